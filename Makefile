@@ -1,0 +1,38 @@
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := $(UV) run --frozen --all-packages
+PYTEST_WORKERS ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format schemas
+
+##@ Use
+run: $(UV) ## Everything on this machine: servers, services, two simulated engines (ENGINES=http://… for real ones)
+	@$(UV) sync --frozen --quiet --no-dev
+	@exec .venv/bin/python -m stack
+
+##@ Check
+test: $(UV) ## The whole test suite; starts what it needs
+	$(RUN) pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+lint: $(UV) ## ruff, mypy, import contracts, generated schemas up to date
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy libs/*/src services/*/src
+	$(RUN) lint-imports
+	$(RUN) python -m common.schema --check proto-schemas
+
+##@ Change
+format: $(UV) ## Format and apply safe fixes
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+schemas: $(UV) ## Write proto-schemas/ from the code
+	$(RUN) python -m common.schema proto-schemas
+
+##@ Help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet uv==0.13.9

@@ -1,0 +1,95 @@
+"""The messages between services. A Struct's tag is its subject and the name of its JSON Schema.
+
+Append-only: fields may be added with a default; anything else is a `v2` beside the `v1`.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+Time: TypeAlias = Annotated[datetime, Meta(tz=True)]
+Tokens: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=256)]
+Outcome: TypeAlias = Literal["completed", "client_disconnected", "upstream_lost", "gateway_lost", "refused"]
+UsageSource: TypeAlias = Literal["engine", "continuous", "estimated"]
+
+
+class UsageRecorded(msgspec.Struct, frozen=True, tag_field="type", tag="usage.recorded.v1", kw_only=True):
+    """One request's terminal record. `id` is the request id (UUIDv7), the `Nats-Msg-Id` and the ledger's key.
+
+    A `gateway_lost` record is provisional: a later record of the same id with another outcome replaces it.
+    """
+
+    id: UUID
+    time: Time
+    tenant_id: UUID
+    environment_id: UUID
+    api_key_id: UUID
+    model: Name
+    region: str = ""
+    node_id: str | None = None
+    endpoint: str
+    streamed: bool
+    outcome: Outcome
+    usage_source: UsageSource
+    input_tokens: Tokens
+    cached_tokens: Tokens = 0
+    """The part of `input_tokens` that the engine had cached."""
+    output_tokens: Tokens
+    started_at: Time
+    first_token_at: Time | None = None
+    ended_at: Time
+    attempts: Annotated[int, Meta(ge=0, le=1000)] = 1
+
+    @property
+    def subject(self) -> str:
+        return f"usage.recorded.v1.{self.tenant_id}"
+
+
+class NodeRegistered(msgspec.Struct, frozen=True, tag_field="type", tag="node.registered.v1", kw_only=True):
+    id: UUID
+    time: Time
+    node_id: str
+    endpoint: str
+    region: str = ""
+    models: tuple[str, ...] = ()
+
+
+class NodeLost(msgspec.Struct, frozen=True, tag_field="type", tag="node.lost.v1", kw_only=True):
+    id: UUID
+    time: Time
+    node_id: str
+    reason: str
+
+
+class ScaleRequested(msgspec.Struct, frozen=True, tag_field="type", tag="scale.requested.v1", kw_only=True):
+    """Absolute desired count, so that a repeated event changes nothing; of two epochs the higher one holds."""
+
+    id: UUID
+    time: Time
+    model: Name
+    replicas: Annotated[int, Meta(ge=0, le=10_000)]
+    epoch: Annotated[int, Meta(ge=0)]
+    reason: str
+
+
+class KeyChanged(msgspec.Struct, frozen=True, tag_field="type", tag="key.changed.v1", kw_only=True):
+    """A key, or every key of a tenant, must be read again. `hashes` are SHA-256 in hex."""
+
+    id: UUID
+    time: Time
+    tenant_id: UUID
+    hashes: tuple[str, ...] = ()
+
+
+Event: TypeAlias = UsageRecorded | NodeRegistered | NodeLost | ScaleRequested | KeyChanged
+ALL: tuple[type[msgspec.Struct], ...] = (UsageRecorded, NodeRegistered, NodeLost, ScaleRequested, KeyChanged)
+
+
+def subject_of(event: msgspec.Struct) -> str:
+    if isinstance(event, UsageRecorded):
+        return event.subject
+    return str(type(event).__struct_config__.tag)

@@ -1,0 +1,40 @@
+"""The routing snapshot: which nodes serve which models. Written by the scheduler, read by every gateway.
+
+It lives in the JetStream key-value bucket `ROUTES` under the key `snapshot`, so that a gateway has the last one
+even while the scheduler is down.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+BUCKET = "ROUTES"
+KEY = "snapshot"
+
+State: TypeAlias = Literal["warming", "ready", "unhealthy", "draining"]
+
+
+class Model(msgspec.Struct, frozen=True):
+    id: str
+    max_model_len: int = 0
+    """Tokens of prompt and reply together; 0 when the engine does not say."""
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    endpoint: str
+    """`http://host:port`, without a path."""
+    region: str = ""
+    state: State = "warming"
+    models: tuple[Model, ...] = ()
+    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    max_concurrency: Annotated[int, Meta(ge=0)] = 0
+    """Requests at once; 0 is no limit."""
+    api_key: str | None = None
+    """What this node's engine asks for; never a tenant's key."""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    version: int
+    nodes: tuple[Node, ...] = ()

@@ -1,0 +1,36 @@
+"""From `__main__` to a running service: uvloop, signals, logging, a settings error that reads well."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+import uvloop
+
+from common import settings, telemetry
+from common.errors import SettingsError
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def main(service: str, kind: type[S], run: Callable[[S, asyncio.Event], Awaitable[None]]) -> int:
+    """Run `run(settings, stopping)`; SIGTERM and SIGINT set `stopping`. Returns the exit code."""
+    telemetry.configure_logging(service, os.environ.get("LOG_LEVEL", "INFO"))
+    try:
+        values = settings.load(kind, os.environ, service)
+        uvloop.run(_until_signal(values, run))
+    except SettingsError as error:
+        sys.stderr.write(f"{service}: {error}\n")
+        return 2
+    return 0
+
+
+async def _until_signal(values: S, run: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await run(values, stopping)

@@ -1,0 +1,1 @@
+"""Money: price book, ledger, outbox."""

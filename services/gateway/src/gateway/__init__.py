@@ -1,0 +1,1 @@
+"""The public HTTP door: a request from its first byte to its settlement."""

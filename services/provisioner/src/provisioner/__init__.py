@@ -1,0 +1,1 @@
+"""Machines: deployments, launches, clusters."""
