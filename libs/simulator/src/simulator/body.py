@@ -10,19 +10,36 @@ from simulator.template import Message
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
-    include_usage: bool = True
+    include_usage: bool = False
     continuous_usage_stats: bool = False
 
 
 class Function(msgspec.Struct, frozen=True):
     name: str
     description: str = ""
-    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    parameters: dict[str, object] = {}
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
     function: Function
     type: str = "function"
+
+
+class Named(msgspec.Struct, frozen=True):
+    name: str = ""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    function: Named
+
+
+class JsonSchema(msgspec.Struct, frozen=True):
+    schema: object = None  # any JSON: whether it is a schema is found out only when the grammar is compiled
+
+
+class Format(msgspec.Struct, frozen=True):
+    type: str = "text"
+    json_schema: JsonSchema = JsonSchema(schema={})
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +65,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     return_token_ids: bool = False
     prompt_logprobs: int | None = None
     request_id: str | None = None
-    response_format: msgspec.Raw | None = None
+    response_format: Format = Format()
 
 
 class ChatBody(Common, frozen=True, kw_only=True):
@@ -57,7 +74,7 @@ class ChatBody(Common, frozen=True, kw_only=True):
     logprobs: bool = False
     top_logprobs: int = 0
     tools: list[ToolSpec] = []
-    tool_choice: msgspec.Raw = msgspec.Raw(b'"auto"')
+    tool_choice: str | Choice = "auto"
     chat_template: str | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False

@@ -37,12 +37,13 @@ class Entry:
         job = self.job
         if self.ending:
             return
+        self.ending = "client_disconnected"
         if job and job.stalled:
             self.ending = "fault:stall"
-        elif job and job.done.done() and (job.done.result() != "completed" or self._complete(job)):
-            self.ending = job.done.result()
-        else:
-            self.ending = "client_disconnected"
+        elif job and job.done.done() and not job.done.cancelled():  # cancelling who awaits cancels what is awaited
+            ended = job.done.result()
+            if ended != "completed" or self._complete(job):
+                self.ending = ended
 
     def _complete(self, job: Job) -> bool:
         return bool(self.wire and self.wire.idle and self.wire.delivered == job.produced)

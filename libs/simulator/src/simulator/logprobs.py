@@ -8,7 +8,7 @@ from simulator.vocabulary import SIZE
 
 
 def _value(token: int, place: int) -> float:
-    return -(1 + (mix(token, place) & 0xFFFF)) / 16384
+    return -(1 + (mix(token << 32, place) & 0xFFFF)) / 16384
 
 
 def _others(token: int, place: int, count: int) -> list[int]:
@@ -68,7 +68,7 @@ def prompt(ids: list[int], top: int) -> bytes:
             {
                 str(o): {
                     "logprob": _value(o, place),
-                    "rank": 1 + mix(o, place) % 500 if o == token else 1,
+                    "rank": 1 + mix(o << 32, place) % 500 if o == token else 1,
                     "decoded_token": decode([o]),
                 }
                 for o in ranked

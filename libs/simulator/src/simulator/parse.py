@@ -236,38 +236,24 @@ def _sampling(body: Common, limit: int, script: tuple[int, ...], config: Config)
 
 
 def _forced(body: ChatBody) -> tuple[Tool | None, Function | None]:
-    choice = msgspec.json.decode(body.tool_choice)
-    if choice == "required" and body.tools:
+    choice = body.tool_choice
+    if isinstance(choice, str):
+        if choice != "required" or not body.tools:
+            return None, None
         function = body.tools[0].function
         return Tool(function.name, "tool_calls"), function
-    if not isinstance(choice, dict):
-        return None, None
-    name = msgspec.convert(choice.get("function", {}), dict[str, str]).get("name", "")
     for tool in body.tools:
-        if tool.function.name == name:
-            return Tool(name, "stop"), tool.function
+        if tool.function.name == choice.function.name:
+            return Tool(tool.function.name, "stop"), tool.function
     raise BadRequest("The tool specified in `tool_choice` does not match any of the specified `tools`")
-
-
-class _JsonSchema(msgspec.Struct, frozen=True):
-    schema: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Format(msgspec.Struct, frozen=True):
-    type: str = "text"
-    json_schema: _JsonSchema = _JsonSchema()
 
 
 def _script(body: Common, function: Function | None) -> tuple[tuple[int, ...], str]:
     """Ids that a grammar forces; or what is wrong with the grammar, which the engine finds only later."""
-    if function is not None:
-        raw = bytes(function.parameters)
-    else:
-        form = msgspec.json.decode(body.response_format, type=_Format) if body.response_format else _Format()
-        if form.type not in ("json_schema", "json_object"):
-            return (), ""
-        raw = bytes(form.json_schema.schema)
+    form = body.response_format
+    if function is None and form.type not in ("json_schema", "json_object"):
+        return (), ""
     try:
-        return tuple(encode(schema.text(msgspec.json.decode(raw)))), ""
+        return tuple(encode(schema.text(function.parameters if function else form.json_schema.schema))), ""
     except BadRequest as error:
         return (), error.message

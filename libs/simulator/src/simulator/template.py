@@ -14,7 +14,7 @@ class Part(msgspec.Struct, frozen=True):
 class Message(msgspec.Struct, frozen=True):
     role: str
     content: str | list[Part] | None = None
-    tool_calls: list[msgspec.Raw] | None = None
+    tool_calls: list[object] | None = None
 
     def text(self) -> str:
         """Everything between the role marker and the end marker."""
