@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 DAY = 86_400.0
 STREAMS: dict[str, tuple[tuple[str, ...], float]] = {
     "USAGE": (("usage.recorded.v1.>",), 35 * DAY),
-    "FLEET": (("node.>", "scale.>", "launch.>"), 7 * DAY),
+    # versioned events only: `node.suspected`, which gateways tell at each failed connection, is not kept
+    "FLEET": (("node.*.v1", "scale.>", "launch.>"), 7 * DAY),
     "AUDIT": (("audit.>",), 35 * DAY),
     "DEAD": (("dead.>",), 90 * DAY),
 }
@@ -70,6 +71,18 @@ class Bus:
             await self.js.publish(subject, body, timeout=timeout, headers={"Nats-Msg-Id": message_id})
         except UNREACHABLE as error:
             raise Unavailable(f"{subject} was not acknowledged: {error!r}") from error
+
+    async def park(self, subject: str, body: bytes, reason: str, consumer: str, message_id: str) -> None:
+        """Keep what can never be handled on `dead.<subject>`, where operators find and replay it."""
+        headers = {
+            "Nats-Msg-Id": f"dead.{message_id}",
+            "Crosslogic-Reason": " ".join(reason.split())[:500].encode("ascii", "replace").decode(),
+            "Crosslogic-Consumer": consumer,
+        }
+        try:
+            await self.js.publish(f"dead.{subject}", body, headers=headers)
+        except UNREACHABLE as error:
+            raise Unavailable(f"{subject} was not parked: {error!r}") from error
 
     async def tell(self, subject: str, body: bytes) -> None:
         """Publish to whoever listens now; not stored."""
@@ -154,6 +167,8 @@ async def connect(url: str, name: str, creds: str | None = None, replicas: int =
 
     async def on_reconnect() -> None:
         log.info("nats: connected again")
+        with suppress(Unavailable, *UNREACHABLE):  # it may have come back without its disk
+            await bus.declare_streams()
 
     client = await nats.connect(
         url,

@@ -61,7 +61,7 @@ class Consumer:
                     messages = await _fetch(subscription, self._batch)
                     if messages:
                         await self._settle(messages)
-            except UNREACHABLE as error:
+            except (Unavailable, *UNREACHABLE) as error:
                 log.warning("%s: consuming again after %r", self._durable, error)
                 await asyncio.sleep(0.5)
 
@@ -113,12 +113,8 @@ class Consumer:
     async def _park(self, message: Msg, reason: str) -> None:
         """Stored under `dead.` before it is terminated, so that a crash in between parks it twice rather than never."""
         sequence = message.metadata.sequence.stream
-        headers = {
-            "Nats-Msg-Id": f"dead.{self._durable}.{self._stream}.{sequence}",
-            "Crosslogic-Reason": " ".join(reason.split())[:500].encode("ascii", "replace").decode(),
-            "Crosslogic-Consumer": self._durable,
-        }
-        await self._bus.js.publish(f"dead.{message.subject}", message.data, headers=headers)
+        id = f"{self._durable}.{self._stream}.{sequence}"
+        await self._bus.park(message.subject, message.data, reason, self._durable, id)
         await message.term()
         PARKED.labels(self._durable).inc()
         log.error("%s: parked %s #%s: %s", self._durable, message.subject, sequence, reason)

@@ -17,8 +17,8 @@ the namespace is in braces so that all keys share a Redis Cluster slot. Times ar
 `cl_take` for an id whose lease is live on one of the offered nodes extends it and answers that node again; otherwise
 the lease moves, keeping its progress. After `[]` it stays where it was, being the record of what has been delivered:
 every id that was ever taken is returned in the end. Capacity 0 is no limit. Among equals of (live + 1) / weight the
-random number chooses. A lease that expired frees its slot at once; until a reaper has settled it, `cl_renew` revives it,
-even over the node's capacity.
+random number chooses. A lease that expired frees its slot at once; until a reaper has settled it, `cl_renew` revives
+it, even over the node's capacity.
 """
 
 from datetime import datetime

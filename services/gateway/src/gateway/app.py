@@ -1,0 +1,80 @@
+"""The gateway's composition root: every resource is opened here, handed down, and closed in reverse order."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+from common import bus, db, http, telemetry
+from common.events import KeyChanged
+from redis.asyncio import Redis
+
+from gateway import routes
+from gateway.accounts import Accounts
+from gateway.admin_token import AdminToken
+from gateway.door import Door
+from gateway.identity import Identity
+from gateway.inference import Inference
+from gateway.leases import Leases
+from gateway.nodes import Nodes
+from gateway.placement import Placement
+from gateway.settings import Settings
+from gateway.settlement import Settlement
+from gateway.spool import Spool
+from gateway.tokenizer import Tokenizer
+from gateway.upstream import Timeouts, Upstream
+
+log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings, stopping: asyncio.Event) -> None:
+    admin = AdminToken(settings.admin_api_token, settings.admin_api_token_previous)
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(db.open_pool(settings.postgres_dsn, "gateway"))
+        await db.migrate(pool, "gateway")
+        nats = await stack.enter_async_context(
+            bus.connect(settings.nats_url, "gateway", settings.nats_creds, settings.nats_replicas)
+        )
+        redis = Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2, max_connections=64)
+        stack.push_async_callback(redis.aclose)
+
+        identity = Identity(pool, settings.key_cache_seconds)
+        await nats.listen("key.changed.v1", lambda body: identity.changed(msgspec.json.decode(body, type=KeyChanged)))
+        nodes = Nodes()
+        leases = Leases(redis, settings.redis_namespace)
+        timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
+        upstream = Upstream(timeouts)
+        stack.callback(upstream.close)
+        spool = Spool(Path(settings.spool_dir))
+        settlement = Settlement(nats, spool, leases, settings.lease_ttl_ms, settings.renew_ms)
+        placement = Placement(nodes, leases, settings.lease_ttl_ms)
+        inference = Inference(nats, placement, upstream, settlement, Tokenizer(nodes, upstream), settings.max_attempts)
+        readiness = routes.Readiness()
+        services = routes.Services(Accounts(pool, nats), identity, nodes, admin, nats, settings.max_body_bytes)
+        others = routes.build(services, readiness)
+        door = Door(identity, inference, others, settings.max_body_bytes, settings.body_timeout)
+
+        tasks = [
+            asyncio.create_task(work)
+            for work in (
+                nodes.follow(nats),
+                settlement.renew(),
+                settlement.republish(),
+                upstream.sweep(),
+                telemetry.watch_loop(),
+            )
+        ]
+        probes = http.Probes()
+        if settings.metrics_port:
+            await stack.enter_async_context(http.serving(probes, settings.metrics_host, settings.metrics_port))
+        async with http.serving(door, settings.host, settings.port):
+            readiness.ready = probes.ready = True
+            log.info("listening on %s:%s", settings.host, settings.port)
+            await stopping.wait()
+            readiness.ready = probes.ready = False
+            log.info("stopping: %s requests are running", settlement.live)
+        await settlement.drained()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,170 @@
+"""One inference request, from a parsed body to its last byte. Everything that bills goes through here."""
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+from common.bus import Bus
+from common.errors import ApiError, Forbidden, NoCapacity, Unavailable, UpstreamError, UpstreamTimeout, reply_of
+from common.routing import Node
+
+from gateway import errors
+from gateway.body import Endpoint, Prepared
+from gateway.connection import Broken
+from gateway.errors import Elsewhere, Refused
+from gateway.live import Caller, Live
+from gateway.placement import Placement
+from gateway.reply import Reply
+from gateway.settlement import Settlement
+from gateway.sse import Stream, Usage
+from gateway.tokenizer import Tokenizer
+from gateway.upstream import Exchange, Stalled, Upstream
+
+PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    usage: Usage | None = None
+
+
+class Inference:
+    def __init__(
+        self,
+        bus: Bus,
+        placement: Placement,
+        upstream: Upstream,
+        settlement: Settlement,
+        tokenizer: Tokenizer,
+        max_attempts: int,
+    ) -> None:
+        self._bus = bus
+        self._placement = placement
+        self._upstream = upstream
+        self._settlement = settlement
+        self._tokenizer = tokenizer
+        self._max_attempts = max_attempts
+
+    async def answer(self, id: UUID, caller: Caller, endpoint: Endpoint, prepared: Prepared, reply: Reply) -> None:
+        """Answer on `reply`; raises ApiError only before its first byte.
+
+        Cancel it when the client has gone: that aborts the engine, and the settlement is not the request's to cancel.
+        """
+        if caller.models is not None and prepared.model not in caller.models:
+            raise Forbidden(f"this key may not use `{prepared.model}`", param="model", code="model_not_allowed")
+        live = Live(
+            id=id,
+            caller=caller,
+            model=prepared.model,
+            endpoint=endpoint,
+            streamed=prepared.stream,
+            started_at=datetime.now(UTC),
+        )
+        self._settlement.begin(live)
+        try:
+            await self._attempts(live, endpoint, prepared, reply)
+        except asyncio.CancelledError:
+            if live.outcome is None and live.reached_engine:
+                live.outcome = "client_disconnected"
+            raise
+        finally:
+            ask = self._tokenizer.of(endpoint, prepared) if _left_early(live) else None
+            self._settlement.end(live, ask)
+
+    async def _attempts(self, live: Live, endpoint: Endpoint, prepared: Prepared, reply: Reply) -> None:
+        failed: set[str] = set()
+        last: ApiError | None = None
+        for attempt in range(1, self._max_attempts + 1):
+            try:
+                placed = await self._placement.place(str(live.id), live.model, live.intent, failed)
+            except NoCapacity:
+                if last is None:
+                    raise
+                break
+            node = placed.node
+            live.node_id, live.leased, live.attempts = node.id, live.leased or placed.leased, attempt
+            self._placement.live[node.id] += 1
+            try:
+                exchange = await self._upstream.send(node, PATHS[endpoint], prepared.body, str(live.id))
+                try:
+                    await self._exchange(live, exchange, prepared, reply)
+                    return
+                finally:
+                    exchange.close(done=live.outcome == "completed")
+            except Stalled as error:
+                last = UpstreamTimeout(str(error))
+            except Broken as error:
+                last = UpstreamError(str(error))
+                await self._suspect(node)
+            except Refused as refused:
+                live.reached_engine = False
+                raise refused.error from refused
+            except Elsewhere as elsewhere:
+                last = elsewhere.error
+            finally:
+                self._placement.live[node.id] -= 1
+            live.reached_engine = False
+            failed.add(node.id)
+        live.outcome = "upstream_lost"
+        raise last or NoCapacity(f"no node serves `{live.model}`", retry_after=5)
+
+    async def _exchange(self, live: Live, exchange: Exchange, prepared: Prepared, reply: Reply) -> None:
+        live.reached_engine = True
+        status = await exchange.head()
+        if status != 200:
+            raise Elsewhere(errors.of_response(status, await exchange.rest()))
+        if prepared.stream:
+            await self._stream(live, exchange, prepared, reply)
+            return
+        body = await exchange.rest()
+        try:
+            live.usage = msgspec.json.decode(body, type=_Reply).usage or Usage()
+        except msgspec.MsgspecError as error:
+            raise Elsewhere(UpstreamError("the engine's answer is not JSON")) from error
+        live.outcome = "completed"
+        await reply.whole(body, exchange.connection.content_type)
+
+    async def _stream(self, live: Live, exchange: Exchange, prepared: Prepared, reply: Reply) -> None:
+        """Until the first part is sent another node may still be tried; after it, failures are told in the stream."""
+        stream = Stream(
+            show_usage=prepared.show_usage,
+            show_continuous=prepared.show_continuous,
+            choices=prepared.choices,
+            n=prepared.n,
+        )
+        failure: ApiError | None = None
+        try:
+            while not stream.done and stream.error is None and (data := await exchange.read()):
+                part = stream.feed(data)
+                if not stream.events:
+                    continue  # comments; the status can still change
+                if live.stream is None:
+                    live.stream, live.first_token_at = stream, datetime.now(UTC)
+                if part:
+                    await reply.part(part)
+            failure = errors.of_end(stream)
+        except Broken as error:
+            failure = UpstreamTimeout(str(error)) if isinstance(error, Stalled) else UpstreamError(str(error))
+        if failure is None:
+            live.outcome = "completed"
+            live.stream = stream
+        elif reply.started:
+            live.outcome = "refused" if failure.status < 500 else "upstream_lost"
+            await reply.part(b"data: " + msgspec.json.encode(reply_of(failure)) + b"\n\n")
+        elif failure.status < 500:
+            raise Refused(failure)
+        else:
+            live.stream = None  # nothing of it has reached the client
+            raise Elsewhere(failure)
+        await reply.end()
+
+    async def _suspect(self, node: Node) -> None:
+        try:
+            await self._bus.tell("node.suspected", msgspec.json.encode({"node_id": node.id}))
+        except Unavailable:
+            return  # the scheduler's own probes find it, a little later
+
+
+def _left_early(live: Live) -> bool:
+    """The client left before the engine told how long the prompt is, and the engine was working on it."""
+    return live.outcome == "client_disconnected" and not (live.stream is not None and live.stream.input_tokens)

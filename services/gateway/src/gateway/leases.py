@@ -1,0 +1,103 @@
+"""The gateway's side of `common.leases`: calls to Redis, those of one loop tick in one pipeline.
+
+The redis driver is imported here only. Redis may be slow or gone: each call has a budget, and after a failure none is
+tried for a while, so that a paused Redis does not pause requests.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from common.errors import Unavailable
+from common.leases import leases_key
+from prometheus_client import Counter, Histogram
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+log = logging.getLogger(__name__)
+Argument: TypeAlias = str | bytes | int | float
+
+FAILURES = Counter("gateway_redis_failures", "Redis calls that failed or exceeded their budget")
+SECONDS = Histogram(
+    "gateway_redis_seconds", "Round trip of a pipeline", buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.5)
+)
+_FAILED = (RedisError, TimeoutError, ConnectionError, OSError)
+
+
+class Leases:
+    def __init__(self, redis: "Redis", namespace: str, *, budget: float = 0.05, rest: float = 1.0) -> None:
+        """`budget`: seconds that a call may take; `rest`: seconds without calls after a failure."""
+        self._redis = redis
+        self._key = leases_key(namespace)
+        self._budget = budget
+        self._rest = rest
+        self._open_until = 0.0
+        self._batch: list[tuple[tuple[Argument, ...], asyncio.Future[object]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def take(
+        self, id: str, ttl_ms: int, intent: bytes, random: float, nodes: Sequence[tuple[str, int, float]]
+    ) -> tuple[str, int] | None:
+        """A slot on one of `nodes` (id, capacity, weight) → (node, its live requests); None when all are full."""
+        offered = [part for node in nodes for part in node]
+        answer = await self._call("cl_take", id, ttl_ms, intent, random, *offered)
+        return (_text(answer[0]), int(answer[1])) if isinstance(answer, list) and answer else None
+
+    async def renew(self, ttl_ms: int, progress: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Extend the leases of these requests; answers those that have none."""
+        answer = await self._call("cl_renew", ttl_ms, *[part for one in progress for part in one], patient=True)
+        return [_text(id) for id in answer] if isinstance(answer, list) else []
+
+    async def claim(self, id: str, ttl_ms: int, intent: bytes, node: str, progress: bytes) -> None:
+        """Write a lease that Redis does not have (it lost its data, or was away when the request began)."""
+        await self._call("cl_assert", id, ttl_ms, intent, node, progress, patient=True)
+
+    async def give_back(self, id: str) -> None:
+        await self._call("cl_return", id, patient=True)
+
+    async def _call(self, function: str, *arguments: Argument, patient: bool = False) -> object:
+        """Raises Unavailable. `patient` calls have no client waiting for them: a second instead of the budget."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._open_until:
+            raise Unavailable("redis is resting after a failure")
+        future: asyncio.Future[object] = loop.create_future()
+        if not self._batch:
+            loop.call_soon(self._flush)
+        self._batch.append((("FCALL", function, 1, self._key, *arguments), future))
+        try:
+            async with asyncio.timeout(1.0 if patient else self._budget):
+                return await future
+        except _FAILED as error:
+            FAILURES.inc()
+            if loop.time() >= self._open_until:
+                log.warning("redis: %s failed, resting for %g s: %r", function, self._rest, error)
+            self._open_until = loop.time() + self._rest
+            raise Unavailable(f"redis: {error!r}") from error
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        task = asyncio.get_running_loop().create_task(self._send(batch))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, batch: list[tuple[tuple[Argument, ...], asyncio.Future[object]]]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for command, _ in batch:
+            pipeline.execute_command(*command)
+        try:
+            with SECONDS.time():
+                answers = await pipeline.execute(raise_on_error=False)
+        except _FAILED as error:
+            answers = [error] * len(batch)
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

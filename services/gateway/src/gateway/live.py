@@ -1,0 +1,115 @@
+"""One request in flight: what is known of it so far, and the usage record it ends in."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from common.events import Outcome, UsageRecorded, UsageSource
+from common.leases import Progress
+
+from gateway.sse import Stream, Usage
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a key stands for."""
+
+    api_key_id: UUID
+    tenant_id: UUID
+    environment_id: UUID
+    region: str = ""
+    models: frozenset[str] | None = None
+    """The only models that it may use; None is all."""
+    expires_at: datetime | None = None
+    suspended: bool = False
+
+
+class Live:
+    """Mutable on purpose: the stream writes to it, the renewal and the settlement read from it."""
+
+    __slots__ = (
+        "attempts",
+        "caller",
+        "endpoint",
+        "first_token_at",
+        "id",
+        "intent",
+        "leased",
+        "model",
+        "node_id",
+        "outcome",
+        "prompt_tokens",
+        "reached_engine",
+        "started_at",
+        "stream",
+        "streamed",
+        "usage",
+    )
+
+    def __init__(
+        self, *, id: UUID, caller: Caller, model: str, endpoint: str, streamed: bool, started_at: datetime
+    ) -> None:
+        self.id = id
+        self.caller = caller
+        self.model = model
+        self.endpoint = endpoint
+        self.streamed = streamed
+        self.started_at = started_at
+        self.node_id: str | None = None
+        self.leased = False
+        self.attempts = 0
+        self.reached_engine = False
+        """An engine has the request and has not refused it."""
+        self.outcome: Outcome | None = None
+        """None while it runs, and for requests that leave no record."""
+        self.stream: Stream | None = None
+        self.usage: Usage | None = None
+        """Of a reply that was not streamed."""
+        self.prompt_tokens: int | None = None
+        """Counted by the engine's tokenizer, for a request that ended before the engine told."""
+        self.first_token_at: datetime | None = None
+        self.intent = msgspec.json.encode(self.record(started_at, "gateway_lost"))
+
+    def progress(self) -> Progress:
+        stream = self.stream
+        if stream is None:
+            return Progress(attempts=self.attempts)
+        return Progress(
+            stream.input_tokens, stream.cached_tokens, stream.output_tokens, self.first_token_at, self.attempts
+        )
+
+    def record(self, ended_at: datetime, outcome: Outcome) -> UsageRecorded:
+        source, input_tokens, cached_tokens, output_tokens = self._tokens()
+        caller = self.caller
+        return UsageRecorded(
+            id=self.id,
+            time=ended_at,
+            tenant_id=caller.tenant_id,
+            environment_id=caller.environment_id,
+            api_key_id=caller.api_key_id,
+            model=self.model,
+            region=caller.region,
+            node_id=self.node_id,
+            endpoint=self.endpoint,
+            streamed=self.streamed,
+            outcome=outcome,
+            usage_source=source,
+            input_tokens=input_tokens,
+            cached_tokens=cached_tokens,
+            output_tokens=output_tokens,
+            started_at=self.started_at,
+            first_token_at=self.first_token_at,
+            ended_at=ended_at,
+            attempts=max(self.attempts, 1),
+        )
+
+    def _tokens(self) -> tuple[UsageSource, int, int, int]:
+        stream, usage = self.stream, self.usage
+        if usage is not None:
+            prompt = usage.prompt_tokens or 0
+            return "engine", prompt, min(usage.cached_tokens, prompt), usage.completion_tokens or 0
+        if stream is not None and stream.final:
+            return "engine", stream.input_tokens, stream.cached_tokens, stream.output_tokens
+        if stream is not None and stream.input_tokens:
+            return "continuous", stream.input_tokens, stream.cached_tokens, stream.output_tokens
+        # an engine that reports no usage on its chunks: an event is a token at least
+        return "estimated", self.prompt_tokens or 0, 0, stream.events if stream is not None else 0

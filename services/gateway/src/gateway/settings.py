@@ -1,0 +1,44 @@
+"""The gateway's settings, each read from the environment at boot."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    admin_api_token: str
+    """Opens `/admin/*`: 32 characters or more, and none that is well known."""
+    postgres_dsn: str
+    nats_url: str
+    redis_url: str
+    spool_dir: str
+    """Where usage records wait while NATS is away; must survive a restart of the process."""
+    admin_api_token_previous: str | None = None
+    """Accepted too, while a token is being rotated."""
+    nats_creds: str | None = None
+    nats_replicas: int = 1
+    redis_namespace: Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,64}\Z")] = "crosslogic"
+    host: str = "127.0.0.1"
+    port: int = 8080
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    """0 is off."""
+    max_body_bytes: int = 10 * 1024 * 1024
+    body_timeout: float = 30.0
+    """Seconds in which a request's body must have come."""
+    lease_ttl_ms: Annotated[int, Meta(ge=1000)] = 5000
+    """A request whose gateway has been silent for this long is settled by the scheduler."""
+    renew_ms: Annotated[int, Meta(ge=100)] = 1000
+    """How often all live requests report their progress: the most that a SIGKILL leaves unbilled."""
+    connect_timeout: float = 2.0
+    first_byte_timeout: float = 300.0
+    """Seconds until the engine's first token."""
+    idle_timeout: float = 60.0
+    """Seconds between two chunks of an engine."""
+    max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    """Nodes tried for one request before the first byte."""
+    shutdown_timeout: float = 600.0
+    """Seconds that running streams may take after SIGTERM."""
+    key_cache_seconds: float = 30.0
+    """How long a key is believed without asking Postgres; a change of the key evicts it at once."""
