@@ -1,1 +1,1 @@
-"""Which request may run, and where, now."""
+"""Which request may run, and where, now: nodes, their health, live leases and what becomes of expired ones."""

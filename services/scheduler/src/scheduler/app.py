@@ -1,0 +1,62 @@
+"""Opens what the scheduler works with, and runs its loops until it is told to stop."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import aiohttp
+from common import bus, db, http, rpc, telemetry
+from common.ids import new_id
+
+from scheduler.herald import Herald
+from scheduler.keeper import Keeper
+from scheduler.leader import Leader
+from scheduler.leases import open_leases
+from scheduler.poller import Poller
+from scheduler.probe import Prober
+from scheduler.reaper import Reaper
+from scheduler.registry import Registry
+from scheduler.routes import POKE, Admin, router
+from scheduler.settings import Settings
+
+SUSPECTED = "node.suspected"
+
+
+async def run(settings: Settings, stopping: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        probes = http.Probes()
+        if settings.metrics_port:
+            await stack.enter_async_context(http.serving(probes, settings.metrics_host, settings.metrics_port))
+        pool = await stack.enter_async_context(db.open_pool(settings.postgres_dsn, "scheduler"))
+        await db.migrate(pool, "scheduler")
+        nats = await stack.enter_async_context(
+            bus.connect(settings.nats_url, "scheduler", settings.nats_creds, settings.nats_replicas)
+        )
+        leases = await stack.enter_async_context(open_leases(settings.redis_url, settings.redis_namespace))
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+
+        prober = Prober(session, settings.health_timeout, settings.generation_timeout)
+        leader = Leader(settings.postgres_dsn)
+        registry = Registry(new_id)
+        reaper = Reaper(nats, leases, settings.reap_interval, settings.claim)
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(telemetry.watch_loop())
+            poller = Poller(registry, prober, settings.health_interval, tasks)
+            keeper = Keeper(pool, leader, registry, poller)
+            await nats.listen(POKE, keeper.poke)
+            await nats.listen(SUSPECTED, poller.suspect)
+            await rpc.serve(nats, "scheduler", router, Admin(pool, nats, leases, prober))
+            for loop in (leader, keeper, Herald(nats, leader, registry), reaper):
+                tasks.create_task(loop.run(stopping))
+            while not stopping.is_set():
+                probes.ready = leader.known and reaper.loaded
+                await _pause(stopping)
+            probes.ready = False
+            watch.cancel()
+
+
+async def _pause(stopping: asyncio.Event, seconds: float = 0.1) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
+    except TimeoutError:
+        pass

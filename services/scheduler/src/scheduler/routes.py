@@ -1,0 +1,158 @@
+"""`/admin/nodes` on `rpc.scheduler`. Any replica answers; the leader is poked to read what was written."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Annotated
+
+import msgspec
+from common.bus import Bus
+from common.db import Pool, transaction
+from common.errors import NotFound, Unavailable
+from common.ids import new_id
+from common.routing import Node
+from common.rpc import Call, Router
+from msgspec import Meta
+
+from scheduler import store
+from scheduler.endpoint import normalised
+from scheduler.health import Wanted
+from scheduler.leases import Leases
+from scheduler.probe import Prober
+
+log = logging.getLogger(__name__)
+
+POKE = "scheduler.poke"
+PATIENCE = 1.0
+"""Seconds that an answer waits for the leader to find a node ready."""
+
+
+class Admin(msgspec.Struct, frozen=True):
+    """What the routes work with."""
+
+    pool: Pool
+    bus: Bus
+    leases: Leases
+    prober: Prober
+
+
+class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    endpoint: Annotated[str, Meta(max_length=512)]
+    region: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] | None = None
+    api_key: Annotated[str, Meta(max_length=1024, pattern=r"^[\x21-\x7e]*$")] | None = None
+    weight: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    max_concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+
+
+class Listed(store.View, frozen=True, kw_only=True):
+    live: int | None
+    """Requests on it now; None while Redis does not answer."""
+
+
+class Nodes(msgspec.Struct, frozen=True):
+    nodes: list[Listed]
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    id: str
+    deleted: bool = True
+
+
+router: Router[Admin] = Router()
+
+
+@router.route("POST", "/admin/nodes", status=201)
+async def register(admin: Admin, call: Call) -> Listed:
+    """Known endpoints are updated where a field is given, and keep their id and state."""
+    asked = call.parse(Registration)
+    endpoint = normalised(asked.endpoint)
+    async with transaction(admin.pool) as connection:
+        id = await store.register(
+            connection,
+            id=str(new_id()),
+            endpoint=endpoint,
+            region=asked.region,
+            api_key=asked.api_key,
+            weight=asked.weight,
+            max_concurrency=asked.max_concurrency,
+        )
+        node = next(node for node in await store.nodes(connection) if node.id == id)
+    log.info("%s registered node %s at %s", call.actor, id, endpoint)
+    await _poke(admin)
+    if node.state == "warming":
+        await _introduce(admin, node)
+    return await _one(admin, id)
+
+
+@router.route("GET", "/admin/nodes")
+async def list_nodes(admin: Admin, call: Call) -> Nodes:
+    async with transaction(admin.pool) as connection:
+        views = await store.views(connection)
+    return Nodes(await _listed(admin, views))
+
+
+@router.route("GET", "/admin/nodes/{id}")
+async def read(admin: Admin, call: Call, id: str) -> Listed:
+    return await _one(admin, id)
+
+
+@router.route("POST", "/admin/nodes/{id}/drain")
+async def drain(admin: Admin, call: Call, id: str) -> Listed:
+    """No new requests; those on it go on. A drain is not undone: register the endpoint anew after removing it."""
+    async with transaction(admin.pool) as connection:
+        if not await store.drain(connection, id):
+            raise _missing(id)
+    log.info("%s drains node %s", call.actor, id)
+    await _poke(admin)
+    return await _one(admin, id)
+
+
+@router.route("DELETE", "/admin/nodes/{id}")
+async def remove(admin: Admin, call: Call, id: str) -> Deleted:
+    async with transaction(admin.pool) as connection:
+        if not await store.remove(connection, id):
+            raise _missing(id)
+    log.info("%s removed node %s", call.actor, id)
+    await _poke(admin)
+    return Deleted(id)
+
+
+async def _introduce(admin: Admin, node: Node) -> None:
+    """Say in the first answer already what it serves, and that it is ready, if that is soon found out."""
+    seen = await admin.prober.look(node, Wanted(models=True, token=False))
+    if not seen.models:
+        return
+    async with transaction(admin.pool) as connection:
+        await store.save_models(connection, node.id, seen.models)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                async with transaction(admin.pool) as connection:
+                    views = await store.views(connection, node.id)
+                if not views or views[0].state != "warming":
+                    return
+                await asyncio.sleep(0.05)
+
+
+async def _one(admin: Admin, id: str) -> Listed:
+    async with transaction(admin.pool) as connection:
+        views = await store.views(connection, id)
+    if not views:
+        raise _missing(id)
+    return (await _listed(admin, views))[0]
+
+
+async def _listed(admin: Admin, views: list[store.View]) -> list[Listed]:
+    live: dict[str, int] = {}
+    with suppress(Unavailable):
+        live = await admin.leases.live([view.id for view in views])
+    return [Listed(**msgspec.structs.asdict(view), live=live.get(view.id)) for view in views]
+
+
+async def _poke(admin: Admin) -> None:
+    with suppress(Unavailable):  # the leader reads every few seconds anyway
+        await admin.bus.tell(POKE, b"")
+
+
+def _missing(id: str) -> NotFound:
+    return NotFound("there is no such node", param="id")

@@ -1,0 +1,27 @@
+"""The scheduler's environment."""
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    postgres_dsn: str
+    nats_url: str
+    redis_url: str
+    nats_creds: str | None = None
+    """Path of a NATS credentials file."""
+    nats_replicas: int = 1
+    """Copies of each stream; 3 on a cluster."""
+    redis_namespace: str = "crosslogic"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    """`/metrics`, `/healthz` and `/readyz`; 0 serves none."""
+    health_interval: float = 1.0
+    """Seconds between two looks at a node, give or take a fifth."""
+    health_timeout: float = 2.0
+    """Seconds a node has to answer `/health` and `/v1/models`."""
+    generation_timeout: float = 30.0
+    """Seconds a new node has for its first token, which may include warming up."""
+    reap_interval: float = 0.25
+    """Seconds between two looks for expired leases."""
+    claim: float = 10.0
+    """Seconds until another replica settles what a reaper has begun."""
