@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from functools import partial
 
 from simulator.config import Config
 from simulator.counters import Counters
@@ -59,7 +60,8 @@ class Engine:
             self._running.add(job)
             self.running += len(job.sequences)
             due = self._loop.time() + self._config.prefill_ms / 1000 + job.plan.delay_s
-            self._wheel.at(due, lambda due, job=job: self._tick(job, due))  # type: ignore[misc]
+            job.tick = partial(self._tick, job)
+            self._wheel.at(due, job.tick)
 
     def _tick(self, job: Job, due: float) -> None:
         if job not in self._running:
@@ -74,7 +76,7 @@ class Engine:
         elif not job.stalled:
             # From when it was due, not from now, so the rate holds; but no burst after the loop was late.
             following = max(due + self._period, self._loop.time() - self._period)
-            self._wheel.at(following, lambda due: self._tick(job, due))
+            self._wheel.at(following, job.tick)
 
     def _count(self, job: Job) -> None:
         if job.done.result() == "completed":

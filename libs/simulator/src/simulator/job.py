@@ -7,9 +7,14 @@ from simulator.ask import Ask
 from simulator.errors import BadRequest, Dead, Refusal
 from simulator.faults import Plan
 from simulator.sequence import Delta, Sequence, join
+from simulator.wheel import Tick
 
 # A forced call comes several tokens to a chunk, as recorded; chunks are never tokens.
 _TOOL_STRIDE = 4
+
+
+def _no_tick(due: float) -> None:
+    """Of a job that no engine has taken yet."""
 
 
 class Sink(Protocol):
@@ -33,6 +38,7 @@ class Job:
         self.produced = 0
         self.begun = False
         self.stalled = False
+        self.tick: Tick = _no_tick  # what the wheel calls, made once and not at every token
         self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._live = list(sequences)
         self._stride = max(plan.stride, _TOOL_STRIDE if ask.tool else 1)

@@ -1,7 +1,6 @@
 """`python -m gateway`"""
 
 from common.run import main
-
 from gateway.app import run
 from gateway.settings import Settings
 

@@ -7,13 +7,13 @@ from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
+
 from common.bus import Bus, encode
 from common.db import Pool, transaction
 from common.errors import Conflict, InvalidRequest, NotFound
 from common.events import KeyChanged
 from common.ids import new_id
-from msgspec import Meta
-
 from gateway import keys, store
 from gateway.store import ApiKey, Environment, Tenant
 

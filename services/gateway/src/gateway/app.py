@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
-from common import bus, db, http, telemetry
-from common.events import KeyChanged
 from redis.asyncio import Redis
 
+from common import bus, db, http, telemetry
+from common.events import KeyChanged
 from gateway import routes
 from gateway.accounts import Accounts
 from gateway.admin_token import AdminToken

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-from common.errors import InvalidRequest, invalid
 from msgspec import Meta
+
+from common.errors import InvalidRequest, invalid
 
 Endpoint: TypeAlias = Literal["chat.completions", "completions"]
 FORCED_STREAM_OPTIONS = msgspec.Raw(b'{"include_usage":true,"continuous_usage_stats":true}')
@@ -97,9 +98,13 @@ def prepare(raw: bytes, endpoint: Endpoint) -> Prepared:
     )
 
 
+def _opening(raw: msgspec.Raw) -> str:
+    return chr(memoryview(raw)[0])
+
+
 def _prompts(raw: msgspec.Raw) -> int:
     """How many prompts: a list of strings or of token lists holds several, a list of numbers is one."""
-    if bytes(raw[:1]) != b"[":
+    if _opening(raw) != "[":
         return 1
     try:
         prompts = msgspec.json.decode(raw, type=list[str | int | list[int]])
@@ -112,14 +117,14 @@ def _prompts(raw: msgspec.Raw) -> int:
 
 def _chat(raw: bytes) -> _Known:
     known = msgspec.json.decode(raw, type=_Chat)
-    if bytes(known.messages[:1]) != b"[":
+    if _opening(known.messages) != "[":
         raise InvalidRequest("expected a list of messages", param="messages")
     return known
 
 
 def _completion(raw: bytes) -> _Known:
     known = msgspec.json.decode(raw, type=_Completion)
-    if bytes(known.prompt[:1]) not in (b"[", b'"'):
+    if _opening(known.prompt) not in ("[", '"'):
         raise InvalidRequest("expected text or token ids", param="prompt")
     return known
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from common.errors import ApiError, InvalidApiKey, InvalidRequest, MethodNotAllowed, RequestTooLarge
-from common.ids import new_id
 from prometheus_client import Counter, Gauge, Histogram
 
+from common.errors import ApiError, InvalidApiKey, InvalidRequest, MethodNotAllowed, RequestTooLarge
+from common.ids import new_id
 from gateway.body import Endpoint, prepare
 from gateway.identity import Identity
 from gateway.inference import PATHS, Inference

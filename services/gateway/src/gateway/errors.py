@@ -1,8 +1,8 @@
 """An engine's refusals and failures, as what the client is told."""
 
 import msgspec
-from common.errors import ApiError, InvalidRequest, NoCapacity, RequestTooLarge, UpstreamError
 
+from common.errors import ApiError, InvalidRequest, NoCapacity, RequestTooLarge, UpstreamError
 from gateway.sse import EngineError, Stream
 
 

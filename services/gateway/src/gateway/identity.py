@@ -5,11 +5,11 @@ import time
 from collections import OrderedDict
 from datetime import UTC, datetime
 
+from prometheus_client import Counter
+
 from common.db import Pool, transaction
 from common.errors import Forbidden, InvalidApiKey, Unavailable
 from common.events import KeyChanged
-from prometheus_client import Counter
-
 from gateway import keys, store
 from gateway.live import Caller
 

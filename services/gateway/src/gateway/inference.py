@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
+
 from common.bus import Bus
 from common.errors import ApiError, Forbidden, NoCapacity, Unavailable, UpstreamError, UpstreamTimeout, reply_of
 from common.routing import Node
-
 from gateway import errors
 from gateway.body import Endpoint, Prepared
 from gateway.connection import Broken

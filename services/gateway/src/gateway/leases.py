@@ -9,11 +9,12 @@ import logging
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from common.errors import Unavailable
-from common.leases import leases_key
 from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from common.errors import Unavailable
+from common.leases import leases_key
 
 log = logging.getLogger(__name__)
 Argument: TypeAlias = str | bytes | int | float

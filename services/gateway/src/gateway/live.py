@@ -4,9 +4,9 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+
 from common.events import Outcome, UsageRecorded, UsageSource
 from common.leases import Progress
-
 from gateway.sse import Stream, Usage
 
 

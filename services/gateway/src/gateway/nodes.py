@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 import msgspec
+
 from common.bus import Bus
 from common.errors import NotFound, Unavailable
 from common.routing import BUCKET, KEY, Model, Node, Snapshot

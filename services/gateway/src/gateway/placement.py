@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Set
 
 import msgspec
-from common.errors import NoCapacity, Overloaded, Unavailable
-from common.routing import Node
 from prometheus_client import Counter as Metric
 
+from common.errors import NoCapacity, Overloaded, Unavailable
+from common.routing import Node
 from gateway.leases import Leases
 from gateway.nodes import Nodes
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import msgspec
+
 from common.errors import ApiError, reply_of
 from common.http import respond
 

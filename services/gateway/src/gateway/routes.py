@@ -6,10 +6,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from common.bus import Bus
-from common.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, invalid, reply_of
-from common.ids import new_id
-from common.rpc import Call, Reply, forward
 from litestar import Litestar, Request, Response, Router, delete, get, patch, post, route
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException, ValidationException
@@ -18,6 +14,10 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin
 from litestar.params import Parameter
 
+from common.bus import Bus
+from common.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, invalid, reply_of
+from common.ids import new_id
+from common.rpc import Call, Reply, forward
 from gateway import accounts
 from gateway.accounts import Accounts
 from gateway.admin_token import AdminToken

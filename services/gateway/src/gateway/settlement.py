@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import msgspec
+from prometheus_client import Counter, Gauge
+
 from common.bus import Bus
 from common.errors import Unavailable
 from common.events import UsageRecorded
-from prometheus_client import Counter, Gauge
-
 from gateway.leases import Leases
 from gateway.live import Live
 from gateway.spool import Spool

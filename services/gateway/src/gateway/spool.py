@@ -1,7 +1,7 @@
 """Usage records on disk while NATS is away: written through to the disk, published later with the same ids.
 
 One file a process, named by its id and locked while it lives, so that the records of one that was killed are found by
-the next. A record cut by a crash in the middle of its line was never acknowledged to anybody and is dropped.
+the next. A line that cannot be read (a crash in the middle of a write cuts the last one) is kept aside for a person.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+
 from common.events import UsageRecorded
 from common.ids import new_id
 
@@ -58,12 +59,15 @@ class Spool:
 
 
 def _read(path: Path, content: bytes) -> list[UsageRecorded]:
-    found = []
-    for line in content.splitlines():
+    found, unreadable = [], []
+    for line in content.splitlines(keepends=True):
         try:
             found.append(msgspec.json.decode(line, type=UsageRecorded))
-        except msgspec.MsgspecError as error:
-            log.error("spool: %s holds a line that cannot be read: %s", path.name, error)  # noqa: TRY400
+        except msgspec.MsgspecError:
+            unreadable.append(line)
+    if unreadable:
+        log.error("spool: %s lines of %s cannot be read and are kept beside it", len(unreadable), path.name)
+        path.with_suffix(".unreadable").write_bytes(b"".join(unreadable))
     return found
 
 

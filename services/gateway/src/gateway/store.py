@@ -7,8 +7,8 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-from common.db import Connection
 
+from common.db import Connection
 from gateway.live import Caller
 
 

@@ -40,7 +40,15 @@ class Tokenizer:
                     known, bodies = _questions(endpoint, prepared)
                     return known + sum([await self._count(live, body) for body in bodies])
             except (Broken, TimeoutError, msgspec.MsgspecError):
-                return max(1, sum(len(prepared.fields.get(name, b"")) for name in ("messages", "prompt")) // 4)
+                return max(
+                    1,
+                    sum(
+                        len(memoryview(prepared.fields[name]))
+                        for name in ("messages", "prompt")
+                        if name in prepared.fields
+                    )
+                    // 4,
+                )
 
         return count
 

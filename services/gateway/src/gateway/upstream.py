@@ -5,8 +5,8 @@ import ssl
 from urllib.parse import urlsplit
 
 import msgspec
-from common.routing import Node
 
+from common.routing import Node
 from gateway.connection import Broken, Connection
 
 REUSE_WITHIN = 3.5
