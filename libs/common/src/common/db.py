@@ -10,8 +10,9 @@ import asyncpg
 
 from common.errors import SettingsError, Unavailable
 
-Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
-Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+# quoted: they take a parameter only in the stubs
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 UNREACHABLE = (
     asyncpg.PostgresConnectionError,
