@@ -65,3 +65,4 @@ def test_the_file_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
     living, other = Spool(tmp_path), Spool(tmp_path)
     living.append([record()])
     assert list(other.files()) == []
+    living.rotate()

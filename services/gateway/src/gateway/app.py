@@ -47,6 +47,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         upstream = Upstream(timeouts)
         stack.callback(upstream.close)
         spool = Spool(Path(settings.spool_dir))
+        stack.callback(spool.rotate)
         settlement = Settlement(nats, spool, leases, settings.lease_ttl_ms, settings.renew_ms)
         placement = Placement(nodes, leases, settings.lease_ttl_ms)
         inference = Inference(nats, placement, upstream, settlement, Tokenizer(nodes, upstream), settings.max_attempts)

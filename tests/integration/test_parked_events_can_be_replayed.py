@@ -1,0 +1,68 @@
+"""An event that cannot be parsed or priced is parked, visible, and charged once what it lacked is there."""
+
+from typing import Any
+
+import nats
+from integration.shop import Shop, until
+from openai import AsyncOpenAI
+
+MESSAGES: Any = [{"role": "user", "content": "Tell me a story."}]
+
+
+async def test_garbage_is_parked_and_the_rest_goes_on(shop: Shop, client: AsyncOpenAI) -> None:
+    connection = await nats.connect(shop.stack.nats_url)
+    for body in (b"garbage", b"{}", b'{"type":"usage.recorded.v1","id":"no"}'):
+        await connection.jetstream().publish(f"usage.recorded.v1.{shop.tenant_id}", body)
+    await connection.close()
+    await client.chat.completions.create(model=shop.model, messages=MESSAGES, max_tokens=4)
+    await shop.rows(1)
+
+    async def parked() -> list[Any]:
+        letters = (await shop.admin("GET", "/admin/dead-letters?limit=1000"))["dead_letters"]
+        return [letter for letter in letters if letter["subject"].endswith(shop.tenant_id)]
+
+    letters = await until(parked, lambda found: len(found) == 3)
+    assert all(letter["reason"] for letter in letters)
+    assert letters[0]["body"] == "garbage"
+
+
+async def test_an_unpriced_model_is_charged_after_its_price_is_put(shop: Shop, client: AsyncOpenAI) -> None:
+    event = await priced_event(shop, client)
+    unpriced = event.replace(shop.model.encode(), f"{shop.model}-new".encode())
+    (row,) = await shop.rows(1)
+    new_id = f"{str(row['id'])[:-4]}{'0000' if str(row['id'])[-4:] != '0000' else '1111'}"
+    unpriced = unpriced.replace(str(row["id"]).encode(), new_id.encode())
+    connection = await nats.connect(shop.stack.nats_url)
+    await connection.jetstream().publish(f"usage.recorded.v1.{shop.tenant_id}", unpriced)
+    await connection.close()
+
+    async def parked() -> Any:
+        letters = (await shop.admin("GET", "/admin/dead-letters?limit=1000"))["dead_letters"]
+        return next((letter for letter in letters if new_id in letter["body"]), None)
+
+    letter = await until(parked, bool)
+    assert "price" in letter["reason"]
+    price = {
+        "model": f"{shop.model}-new",
+        "input_usd_per_million": 1,
+        "output_usd_per_million": 2,
+        "effective_from": row["started_at"].isoformat(),
+    }
+    await shop.admin("PUT", "/admin/prices", price)
+    await shop.admin("POST", f"/admin/dead-letters/{letter['id']}/replay")
+    rows = await shop.rows(2)
+    added = next(r for r in rows if str(r["id"]) == new_id)
+    assert int(added["cost_picousd"]) == added["input_tokens"] * 1_000_000 + added["output_tokens"] * 2_000_000
+    assert await parked() is None
+
+
+async def priced_event(shop: Shop, client: AsyncOpenAI) -> bytes:
+    await client.chat.completions.create(model=shop.model, messages=MESSAGES, max_tokens=4)
+    await shop.rows(1)
+    connection = await nats.connect(shop.stack.nats_url)
+    subscription = await connection.jetstream().subscribe(
+        f"usage.recorded.v1.{shop.tenant_id}", stream="USAGE", ordered_consumer=True
+    )
+    message = await subscription.next_msg(timeout=5)
+    await connection.close()
+    return bytes(message.data)
