@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import pytest
+
 from simulator import Config, Simulator, serve
 
 Exchange = Callable[..., Awaitable[bytes]]

@@ -5,6 +5,7 @@ import json
 
 import aiohttp
 import pytest
+
 from simulator import Config, Fault, serve
 
 CHAT = "/v1/chat/completions"

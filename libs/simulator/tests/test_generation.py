@@ -4,6 +4,7 @@ import json
 
 import aiohttp
 import pytest
+
 from simulator import Config, serve
 
 CHAT = "/v1/chat/completions"

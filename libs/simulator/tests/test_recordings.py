@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from simulator import Config, serve
 
 HERE = Path(__file__).parent / "recordings"

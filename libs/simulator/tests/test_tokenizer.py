@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from simulator.template import Message, render
 from simulator.tokenizer import decode, encode
 from simulator.vocabulary import BYTES, IDS, SIZE, glyph

@@ -1,6 +1,7 @@
 """The record tells what happened, however the request ended."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 
 import aiohttp
 import pytest
+
 from simulator import Config, serve
 
 CHAT = "/v1/chat/completions"
@@ -154,3 +156,37 @@ async def test_sigterm_ends_streams_with_abort_usage_and_done(tmp_path):
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_stopping_ends_what_runs_waits_and_stalls(stream):
+    async with aiohttp.ClientSession() as http:
+        async with serve(Config(max_num_seqs=2, token_ms=5)) as sim:
+            tasks = []
+            async with asyncio.timeout(5):
+                for name, fault in (("stalls", "stall"), ("runs", ""), ("waits", "")):
+                    tasks.append(asyncio.create_task(_post(http, sim.url, stream, name, fault)))
+                    while sim.engine.running + sim.engine.waiting < len(tasks):
+                        await asyncio.sleep(0.01)
+                while sim.engine.counters.generation_tokens < 5:
+                    await asyncio.sleep(0.01)
+            assert (sim.engine.running, sim.engine.waiting) == (2, 1)
+        stalled, ran, waited = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(stalled, aiohttp.ClientError)
+    for raw in (ran, waited):
+        assert b'"finish_reason":"abort"' in raw
+    endings = {r.request_id: r.ending for r in sim.requests}
+    assert endings == {"stalls": "fault:stall", "runs": "aborted", "waits": "aborted"}
+
+
+async def _post(http, url, stream, name, fault):
+    headers = {"x-request-id": name, "x-sim-fault": fault}
+    async with http.post(url + CHAT, json=ask(max_tokens=5000, stream=stream), headers=headers) as response:
+        return await response.read()
+
+
+async def test_body_of_megabytes_is_read(sim, http):
+    body = io.BytesIO(json.dumps(ask(messages=[{"role": "user", "content": "x" * 3_000_000}])).encode())
+    async with http.post(CHAT, data=body, headers={"content-type": "application/json"}) as response:
+        assert response.status == 400
+        assert "3000032 characters" in (await response.json())["error"]["message"]

@@ -1,9 +1,13 @@
 """The whole engine as one async context: opened, served, ended as vLLM ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
 
 from simulator.config import Config
 from simulator.engine import Engine
@@ -15,6 +19,7 @@ from simulator.truth import Record, Truth
 # vLLM behind uvicorn closes an idle connection after this long.
 _IDLE_S = 5.0
 _GRACE_S = 2.0
+_MOST_BYTES = 256 * 1024 * 1024
 
 
 class Simulator:
@@ -39,6 +44,18 @@ class Simulator:
         return found[-1]
 
 
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    # aiohttp would refuse a body beyond 1 MB; the engine has no such limit.
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MOST_BYTES)
+
+
 @asynccontextmanager
 async def serve(config: Config) -> AsyncIterator[Simulator]:
     """Serve until the context ends: then running requests end with finish reason "abort", usage and [DONE]."""
@@ -47,7 +64,12 @@ async def serve(config: Config) -> AsyncIterator[Simulator]:
     armed = Armed(config.seed)
     routes = Routes(config, engine, Serving(config, engine, truth, armed), truth, armed)
     server = web.Server(
-        routes.handle, access_log=None, handler_cancellation=True, keepalive_timeout=_IDLE_S, tcp_keepalive=False
+        routes.handle,
+        request_factory=_request,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=_IDLE_S,
+        tcp_keepalive=False,
     )
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=_GRACE_S)
     await runner.setup()

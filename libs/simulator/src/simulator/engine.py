@@ -6,7 +6,7 @@ from functools import partial
 
 from simulator.config import Config
 from simulator.counters import Counters
-from simulator.errors import Busy
+from simulator.errors import Busy, Dead
 from simulator.job import Job
 from simulator.prefix import BLOCK, CAPACITY, Prefixes
 from simulator.wheel import Wheel
@@ -25,6 +25,7 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._running: set[Job] = set()
         self._arrived: dict[Job, float] = {}
+        self._stopping = False
         self.running = 0
         self.waiting = 0
         self.counters = Counters()
@@ -37,7 +38,9 @@ class Engine:
         return min(1.0, held / (BLOCK * CAPACITY))
 
     def refuse_if_full(self, sequences: int) -> None:
-        """Busy where `sequences` more would be more in flight than allowed."""
+        """Busy where `sequences` more would be more in flight than allowed; Dead once the engine stops."""
+        if self._stopping:
+            raise Dead
         limit = self._config.max_queued
         if limit and self.running + self.waiting + sequences > limit:
             self.counters.rejections += 1
@@ -96,7 +99,8 @@ class Engine:
         self._admit()
 
     def abort_all(self) -> None:
-        """End every job as a stopping server does."""
+        """End every job as a stopping server does, and take no more."""
+        self._stopping = True
         for job in list(self._arrived):
             job.abort()
             # Not `release`: what waits is ended too, so nobody moves up.

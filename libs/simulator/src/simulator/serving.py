@@ -124,12 +124,15 @@ class Serving:
         entry.sink, entry.job = sink, job
         self._engine.submit(job)
         ending = await job.done
-        if isinstance(sink, Whole):
+        if job.stalled:
+            # The server stops; what stalled stays unfinished.
+            wire.close()
+        elif isinstance(sink, Whole):
             self._write(request, entry, sink, answer)
         await wire.drain()
         # Only now, so that a client that leaves before it read all is on record as gone.
         entry.ending = ending
-        return reply.Sent(request.keep_alive and ending not in ("fault:truncate", "fault:reset"))
+        return reply.Sent(request.keep_alive and ending not in ("fault:stall", "fault:truncate", "fault:reset"))
 
     def _prepare(self, request: web.BaseRequest, ask: Ask) -> tuple[Answer, list[Sequence]]:
         salts = [model.salt(ask.model, ask.sampling.seed, choice) for choice in range(ask.n)]
