@@ -5,7 +5,8 @@ from functools import lru_cache
 
 from simulator.vocabulary import BYTES, IDS, LONGEST, SIZE
 
-_PIECE = re.compile(r" ?[A-Za-z]+|[^A-Za-z ]+| ")
+# Pieces are short, so that they repeat and the cache below answers even where a prompt is one endless word.
+_PIECE = re.compile(r" ?[A-Za-z]{1,16}|[^A-Za-z ]{1,16}| ")
 
 
 @lru_cache(maxsize=65536)
