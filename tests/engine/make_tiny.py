@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Make a tiny Llama with random weights, a tokenizer and a chat template, without any download, for vLLM to serve.
 
-Its text is noise in printable ASCII; token counts, limits and timing are real. A reply ends at max_tokens; for
-finish_reason "stop" send "logit_bias": {"2": 100}, and "ignore_eos": true makes the length certain. With the defaults
-greedy text soon repeats itself; with --layers 4 --hidden 128 --seed 5 --init 0.3 it does not settle.
+Its text is noise; token counts, limits and timing are real. A reply ends at max_tokens; for finish_reason "stop" send
+"logit_bias": {"2": 100}, and "ignore_eos": true makes the length certain. With the defaults the text is printable ASCII
+and, when greedy, soon repeats itself; with --layers 4 --hidden 128 --seed 5 --init 0.3 it does not settle, and holds
+broken UTF-8 and control characters.
 """
 
 import argparse
