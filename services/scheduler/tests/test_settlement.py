@@ -5,7 +5,6 @@ import pytest
 
 from common.errors import Unprocessable
 from common.events import UsageRecorded
-from common.ids import new_id
 from common.leases import Progress
 from scheduler.settlement import Expired, message_id, settled
 
@@ -13,28 +12,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(seconds=30)
 
 
-def a_draft() -> UsageRecorded:
-    return UsageRecorded(
-        id=new_id(),
-        time=START,
-        tenant_id=new_id(),
-        environment_id=new_id(),
-        api_key_id=new_id(),
-        model="demo-8b",
-        region="eu",
-        endpoint="chat.completions",
-        streamed=True,
-        outcome="completed",
-        usage_source="engine",
-        input_tokens=99,
-        output_tokens=99,
-        started_at=START,
-        ended_at=START,
-    )
-
-
-def test_what_was_delivered_is_billed() -> None:
-    draft = a_draft()
+def test_what_was_delivered_is_billed(draft: UsageRecorded) -> None:
     first = START + timedelta(seconds=1)
     progress = msgspec.json.encode(Progress(17, 5, 40, first, 2))
     record = settled(Expired(str(draft.id), msgspec.json.encode(draft), progress, "node-1"), NOW)
@@ -55,14 +33,14 @@ def test_what_was_delivered_is_billed() -> None:
 
 
 @pytest.mark.parametrize("progress", [b"", b"[]", b"[0,0,0,null,3]"])
-def test_nothing_delivered_is_nothing_billed(progress: bytes) -> None:
-    record = settled(Expired("x", msgspec.json.encode(a_draft()), progress, "node-1"), NOW)
+def test_nothing_delivered_is_nothing_billed(draft: UsageRecorded, progress: bytes) -> None:
+    record = settled(Expired("x", msgspec.json.encode(draft), progress, "node-1"), NOW)
     assert (record.input_tokens, record.output_tokens, record.usage_source) == (0, 0, "estimated")
 
 
 @pytest.mark.parametrize(("intent", "progress"), [(b"", b""), (b"{}", b""), (None, b"x"), (None, b'["many"]')])
-def test_what_cannot_be_read_is_not_guessed(intent: bytes | None, progress: bytes) -> None:
+def test_what_cannot_be_read_is_not_guessed(draft: UsageRecorded, intent: bytes | None, progress: bytes) -> None:
     if intent is None:
-        intent = msgspec.json.encode(a_draft())
+        intent = msgspec.json.encode(draft)
     with pytest.raises(Unprocessable, match="lease x"):
         settled(Expired("x", intent, progress, "node-1"), NOW)

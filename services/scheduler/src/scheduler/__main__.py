@@ -3,7 +3,6 @@
 import sys
 
 from common.run import main
-
 from scheduler.app import run
 from scheduler.settings import Settings
 

@@ -4,9 +4,9 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import aiohttp
+
 from common import bus, db, http, rpc, telemetry
 from common.ids import new_id
-
 from scheduler.herald import Herald
 from scheduler.keeper import Keeper
 from scheduler.leader import Leader

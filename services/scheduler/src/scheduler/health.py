@@ -7,6 +7,7 @@ draining stays draining, whatever its health.
 from datetime import datetime
 
 import msgspec
+
 from common.routing import Model, Node, State
 
 FAILURES = 2

@@ -5,11 +5,11 @@ import logging
 import time
 
 import msgspec
+
 from common.bus import Bus, encode
 from common.errors import Unavailable
 from common.events import NodeLost, NodeRegistered, subject_of
 from common.routing import BUCKET, KEY, Node, Snapshot
-
 from scheduler.leader import Leader
 from scheduler.registry import Registry
 

@@ -8,7 +8,6 @@ from typing import get_args
 from common.db import Pool, transaction
 from common.errors import Unavailable
 from common.routing import State
-
 from scheduler import store
 from scheduler.leader import Leader
 from scheduler.metrics import NODES

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 from common.db import Connection
 from common.errors import Unavailable
-
 from scheduler import store
 from scheduler.metrics import LEADING
 

@@ -6,13 +6,13 @@ from importlib.resources import files
 from typing import Any
 
 import msgspec
-from common.errors import Unavailable
-from common.leases import LIBRARY, leases_key
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from common.errors import Unavailable
+from common.leases import LIBRARY, leases_key
 from scheduler.settlement import Expired
 
 CODE = (files("scheduler") / "functions.lua").read_text()

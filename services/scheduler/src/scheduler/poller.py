@@ -12,7 +12,7 @@ from scheduler.registry import Registry
 
 LOOKS = 256
 SOONER = 0.25
-"""After a first failure the second look comes after this part of the interval."""
+"""Seconds at most until the second look after a first failure."""
 
 
 class Suspicion(msgspec.Struct, frozen=True):
@@ -56,7 +56,9 @@ class Poller:
                 seen = await self._prober.look(vital.node, wanted(vital, loop.time()))
             self._registry.saw(id, seen, loop.time(), datetime.now(UTC))
             failed_once = not seen.healthy and vital.node.state == "ready" and not vital.failures
-            pause = self._interval * (SOONER if failed_once else random.uniform(0.8, 1.2))  # noqa: S311  jitter
+            pause = self._interval * random.uniform(0.8, 1.2)  # noqa: S311  jitter
+            if failed_once:
+                pause = min(pause, SOONER)
             try:
                 async with asyncio.timeout(pause):
                     await wake.wait()

@@ -2,8 +2,8 @@
 
 import msgspec
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
-from common.routing import Model, Node
 
+from common.routing import Model, Node
 from scheduler.health import Seen, Wanted
 from scheduler.metrics import PROBE_FAILURES
 

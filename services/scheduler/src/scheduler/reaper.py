@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from common.bus import Bus, encode
 from common.errors import Unavailable, Unprocessable
-
 from scheduler.leases import Leases
 from scheduler.metrics import LEASES, OVERDUE, PARKED, REAPED, REVIVED
 from scheduler.settlement import Expired, message_id, settled

@@ -6,9 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+
 from common.events import NodeLost, NodeRegistered
 from common.routing import Node
-
 from scheduler.health import Seen, Vital, judge
 
 

@@ -6,14 +6,14 @@ from contextlib import suppress
 from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
 from common.bus import Bus
 from common.db import Pool, transaction
 from common.errors import NotFound, Unavailable
 from common.ids import new_id
 from common.routing import Node
 from common.rpc import Call, Router
-from msgspec import Meta
-
 from scheduler import store
 from scheduler.endpoint import normalised
 from scheduler.health import Wanted

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 import msgspec
+
 from common.errors import Unprocessable
 from common.events import UsageRecorded
 from common.leases import Progress

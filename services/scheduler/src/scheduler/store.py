@@ -6,10 +6,10 @@ from datetime import datetime
 
 import asyncpg
 import msgspec
+
 from common.db import UNREACHABLE, Connection
 from common.errors import Unavailable
 from common.routing import Model, Node, State
-
 from scheduler.health import Vital
 
 LOCK = "scheduler.leader"
