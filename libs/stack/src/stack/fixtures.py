@@ -1,0 +1,128 @@
+"""pytest fixtures: real servers for every test, started once a worker when first asked for.
+
+`postgres_dsn` is a database of the test's own, `nats_url` a server of its own (streams have fixed names),
+`redis_url` with `redis_namespace` a prefix of its own. `TEST_POSTGRES_URL`, `TEST_NATS_URL` and `TEST_REDIS_URL` name
+servers to use instead. All are plain strings and hold in every event loop.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from stack import ports, postgres, servers
+from stack.loop import LoopThread
+from stack.process import Child
+
+
+@pytest.fixture(scope="session")
+def stack_session() -> Iterator[tuple[LoopThread, Path]]:
+    """The thread that watches the servers of this worker, and the folder for their data."""
+    folder = open_folder()
+    thread = LoopThread()
+    yield thread, folder
+    thread.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def stack_dir() -> Iterator[Path]:
+    """An empty folder that an unprivileged Postgres can reach, unlike `tmp_path` of root."""
+    folder = open_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(stack_session: tuple[LoopThread, Path]) -> Iterator[str]:
+    """The DSN of a database in which others may be created."""
+    if url := os.environ.get("TEST_POSTGRES_URL"):
+        yield url
+        return
+    thread, folder = stack_session
+    port = ports.reserve()
+
+    async def start() -> tuple[Child, str]:
+        server = await postgres.prepare(folder / "postgres", port, durable=False)
+        child = Child(server.command, folder / "logs", restart=True)
+        await child.start()
+        return child, server.dsn
+
+    child, dsn = thread.wait(start())
+    yield dsn
+    thread.wait(child.stop())
+    port.release()
+
+
+@pytest.fixture
+def postgres_dsn(stack_session: tuple[LoopThread, Path], postgres_server: str) -> Iterator[str]:
+    """An empty database; dropped afterwards, whoever is still connected."""
+    thread, _ = stack_session
+    name = f"t_{uuid.uuid4().hex}"
+    thread.wait(_execute(postgres_server, f'create database "{name}"'))
+    yield with_database(postgres_server, name)
+    thread.wait(_execute(postgres_server, f'drop database "{name}" with (force)'))
+
+
+@pytest.fixture
+def nats_url(stack_session: tuple[LoopThread, Path]) -> Iterator[str]:
+    """An empty NATS server with JetStream."""
+    if url := os.environ.get("TEST_NATS_URL"):
+        yield url
+        return
+    thread, folder = stack_session
+    port, monitor = ports.reserve(), ports.reserve()
+    data = folder / f"nats-{port.number}"
+    server = servers.nats(data, port, monitor, durable=False)
+    child = Child(server.command, data / "logs", restart=True)
+    thread.wait(child.start())
+    yield server.url
+    thread.wait(child.stop())
+    port.release()
+    monitor.release()
+    shutil.rmtree(data, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_url(stack_session: tuple[LoopThread, Path]) -> Iterator[str]:
+    """Shared by the tests of a worker: use `redis_namespace`."""
+    if url := os.environ.get("TEST_REDIS_URL"):
+        yield url
+        return
+    thread, folder = stack_session
+    port = ports.reserve()
+    server = servers.valkey(folder / "valkey", port, durable=False)
+    child = Child(server.command, folder / "logs", restart=True)
+    thread.wait(child.start())
+    yield server.url
+    thread.wait(child.stop())
+    port.release()
+
+
+@pytest.fixture
+def redis_namespace() -> str:
+    return f"t{uuid.uuid4().hex[:16]}"
+
+
+def open_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="crosslogic-"))
+    folder.chmod(0o711)
+    return folder
+
+
+def with_database(dsn: str, name: str) -> str:
+    head, _, query = dsn.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
