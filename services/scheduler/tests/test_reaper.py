@@ -137,6 +137,19 @@ async def test_a_redis_that_lost_everything_has_the_functions_again(
     assert len(await stored("USAGE")) == 1
 
 
+async def test_a_boot_replaces_the_functions_of_an_older_version(
+    client: Bus, leases: Leases, gateway: Any, eventually: Any
+) -> None:
+    older = "#!lua name=crosslogic\nredis.register_function('cl_load', function() return {} end)"
+    await gateway.redis.function_load(older, replace=True)
+    async with reaping(client, leases):
+
+        async def whole() -> bool:
+            return "cl_settle" in str(await gateway.redis.function_list(library="crosslogic"))
+
+        await eventually(whole)
+
+
 async def _none(gateway: Any) -> bool:
     return bool(await gateway.left() == 0)
 

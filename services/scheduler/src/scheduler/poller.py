@@ -13,6 +13,8 @@ from scheduler.registry import Registry
 LOOKS = 256
 SOONER = 0.25
 """Seconds at most until the second look after a first failure."""
+SOONEST = 0.1
+"""Seconds at least between two looks, however many gateways suspect a node."""
 
 
 class Suspicion(msgspec.Struct, frozen=True):
@@ -59,8 +61,9 @@ class Poller:
             pause = self._interval * random.uniform(0.8, 1.2)  # noqa: S311  jitter
             if failed_once:
                 pause = min(pause, SOONER)
+            await asyncio.sleep(min(pause, SOONEST))
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(max(pause - SOONEST, 0)):
                     await wake.wait()
             except TimeoutError:
                 pass
