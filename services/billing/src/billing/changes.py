@@ -1,0 +1,74 @@
+"""What a batch does to the ledger, summed for the hourly rollup and for the outbox. Pure."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from common.events import UsageRecorded
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A line of the ledger."""
+
+    event: UsageRecorded
+    price_id: UUID
+    cost: int
+    """Pico-dollars."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """`new` takes the place of `old`, or is the first of its id."""
+
+    old: Entry | None
+    new: Entry
+
+
+Key: TypeAlias = tuple[datetime, UUID, UUID, UUID, str, str]
+"""Hour in which the request began, tenant, environment, key, model, region."""
+
+
+class Sums(msgspec.Struct, frozen=True):
+    requests: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    """Pico-dollars."""
+
+    def plus(self, entry: Entry, sign: int) -> "Sums":
+        event = entry.event
+        return Sums(
+            self.requests + sign,
+            self.input_tokens + sign * event.input_tokens,
+            self.cached_tokens + sign * event.cached_tokens,
+            self.output_tokens + sign * event.output_tokens,
+            self.cost + sign * entry.cost,
+        )
+
+
+def hourly(changes: Iterable[Change]) -> dict[Key, Sums]:
+    """Differences by key, in order of key; those that cancel out are left out."""
+    found: dict[Key, Sums] = {}
+    for change in changes:
+        for entry, sign in ((change.old, -1), (change.new, 1)):
+            if entry is not None:
+                key = key_of(entry.event)
+                found[key] = found.get(key, Sums()).plus(entry, sign)
+    return {key: sums for key, sums in sorted(found.items()) if sums != Sums()}
+
+
+def by_tenant(differences: dict[Key, Sums]) -> dict[tuple[UUID, datetime], tuple[int, int]]:
+    """Pico-dollars and requests of each tenant and hour; those that cancel out are left out."""
+    found: dict[tuple[UUID, datetime], tuple[int, int]] = {}
+    for (hour, tenant_id, *_), sums in differences.items():
+        cost, requests = found.get((tenant_id, hour), (0, 0))
+        found[tenant_id, hour] = (cost + sums.cost, requests + sums.requests)
+    return {key: value for key, value in sorted(found.items()) if value != (0, 0)}
+
+
+def key_of(event: UsageRecorded) -> Key:
+    hour = event.started_at.replace(minute=0, second=0, microsecond=0)
+    return (hour, event.tenant_id, event.environment_id, event.api_key_id, event.model, event.region)

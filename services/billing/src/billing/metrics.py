@@ -1,0 +1,12 @@
+"""What an operator watches of billing. No label comes from outside."""
+
+from prometheus_client import Counter, Histogram
+
+RECORDED = Counter("crosslogic_usage_recorded", "Usage records that changed the ledger")
+REPEATED = Counter("crosslogic_usage_repeated", "Usage records that the ledger had already, or a better one of")
+UNPRICED = Counter("crosslogic_usage_unpriced", "Usage records parked because no price was in force")
+BATCH_SECONDS = Histogram(
+    "crosslogic_usage_batch_seconds",
+    "From a batch in hand to its commit",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
+)
