@@ -163,7 +163,8 @@ async def connect(url: str, name: str, creds: str | None = None, replicas: int =
         log.warning("nats: %r", error)
 
     async def on_disconnect() -> None:
-        log.warning("nats: disconnected")
+        if not client.is_closed:
+            log.warning("nats: disconnected")
 
     async def on_reconnect() -> None:
         log.info("nats: connected again")

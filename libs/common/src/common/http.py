@@ -1,7 +1,7 @@
 """Serving HTTP in the service's own event loop: granian, embedded, so that one process is one pid and one signal."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -12,8 +12,14 @@ from prometheus_client import generate_latest
 
 
 @asynccontextmanager
-async def serving(app: Any, host: str, port: int, *, backlog: int = 2048) -> AsyncIterator[None]:  # Any: an ASGI app
-    """Accept connections until the block ends; then requests in progress are finished.
+async def serving(
+    app: Any,  # an ASGI app
+    host: str,
+    port: int,
+    *,
+    backlog: int = 2048,
+) -> AsyncIterator[Callable[[], None]]:
+    """Accept connections until the block ends, or until what it yields is called; requests in progress are finished.
 
     Several processes may serve the same port: granian sets SO_REUSEPORT, and the kernel spreads connections.
     """
@@ -30,10 +36,11 @@ async def serving(app: Any, host: str, port: int, *, backlog: int = 2048) -> Asy
         log_enabled=False,
     )
     task = asyncio.create_task(server.serve())
+    stop: Callable[[], None] = server.stop
     try:
-        yield
+        yield stop
     finally:
-        server.stop()  # type: ignore[no-untyped-call]  # granian
+        stop()
         with suppress(asyncio.CancelledError):
             await task
 

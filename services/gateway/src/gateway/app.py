@@ -69,12 +69,16 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         probes = http.Probes()
         if settings.metrics_port:
             await stack.enter_async_context(http.serving(probes, settings.metrics_host, settings.metrics_port))
-        async with http.serving(door, settings.host, settings.port):
+        async with http.serving(door, settings.host, settings.port) as stop_accepting:
             readiness.ready = probes.ready = True
             log.info("listening on %s:%s", settings.host, settings.port)
             await stopping.wait()
             readiness.ready = probes.ready = False
             log.info("stopping: %s requests are running", settlement.live)
+            stop_accepting()
+            if not await settlement.drained(settings.shutdown_timeout):
+                log.warning("stopping: %s requests are cut", settlement.live)
+                upstream.cut("the gateway is shutting down")
         await settlement.drained()
         for task in tasks:
             task.cancel()

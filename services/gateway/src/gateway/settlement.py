@@ -33,6 +33,8 @@ class Settlement:
         self._renew_ms = renew_ms
         self._live: dict[str, Live] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @property
     def live(self) -> int:
@@ -40,6 +42,7 @@ class Settlement:
 
     def begin(self, live: Live) -> None:
         self._live[str(live.id)] = live
+        self._empty.clear()
 
     def end(self, live: Live, count_prompt: CountPrompt | None = None) -> None:
         """Settle, without waiting. `count_prompt` is asked when the engine has not told the prompt's size."""
@@ -55,23 +58,30 @@ class Settlement:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("settlement failed, the scheduler will settle the lease", exc_info=error)
 
-    async def drained(self) -> None:
-        """Returns once every ended request is settled."""
-        while self._running:
-            await asyncio.wait(self._running)
+    async def drained(self, timeout: float | None = None) -> bool:
+        """Returns once every request has ended and is settled; False when `timeout` seconds were not enough."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _settle(self, live: Live, ended_at: datetime, count_prompt: CountPrompt | None) -> None:
-        if live.outcome is not None:
-            if count_prompt is not None:
-                live.prompt_tokens = await count_prompt(live)
-            await self._store(live.record(ended_at, live.outcome))
-        # only now: until the record is stored the lease is what the scheduler would settle it from
-        del self._live[str(live.id)]
-        if live.leased:
-            try:
+        try:
+            if live.outcome is not None:
+                if count_prompt is not None:
+                    live.prompt_tokens = await count_prompt(live)
+                await self._store(live.record(ended_at, live.outcome))
+            # only now: until the record is stored the lease is what the scheduler would settle it from
+            if live.leased:
                 await self._leases.give_back(str(live.id))
-            except Unavailable:
-                log.warning("request %s: its lease is left to expire", live.id)
+        except Unavailable:
+            log.warning("request %s: its lease is left to expire", live.id)
+        finally:
+            del self._live[str(live.id)]
+            if not self._live:
+                self._empty.set()
 
     async def _store(self, event: UsageRecorded) -> None:
         body = msgspec.json.encode(event)

@@ -106,6 +106,11 @@ class Upstream:
                 while connections and now - connections[0].idle_since > REUSE_WITHIN:
                     connections.pop(0).abort("idle")
 
+    def cut(self, reason: str) -> None:
+        """End every exchange that still runs."""
+        for exchange in list(self._live):
+            exchange.connection.abort(reason)
+
     def close(self) -> None:
         for connections in self._idle.values():
             for connection in connections:
