@@ -55,6 +55,8 @@ class Settlement:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         UNSETTLED.dec()
+        if not self._live and not self._running:
+            self._empty.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("settlement failed, the scheduler will settle the lease", exc_info=error)
 
@@ -73,15 +75,14 @@ class Settlement:
                 if count_prompt is not None:
                     live.prompt_tokens = await count_prompt(live)
                 await self._store(live.record(ended_at, live.outcome))
-            # only now: until the record is stored the lease is what the scheduler would settle it from
-            if live.leased:
-                await self._leases.give_back(str(live.id))
-        except Unavailable:
-            log.warning("request %s: its lease is left to expire", live.id)
         finally:
             del self._live[str(live.id)]
-            if not self._live:
-                self._empty.set()
+        # only now: until the record is stored the lease is what the scheduler would settle it from
+        if live.leased:
+            try:
+                await self._leases.give_back(str(live.id))
+            except Unavailable:
+                log.warning("request %s: its lease is left to expire", live.id)
 
     async def _store(self, event: UsageRecorded) -> None:
         body = msgspec.json.encode(event)
