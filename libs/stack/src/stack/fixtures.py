@@ -7,17 +7,22 @@ servers to use instead. All are plain strings and hold in every event loop.
 
 import os
 import shutil
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from stack import ports, postgres, servers
+from stack.assembly import open_folder
+from stack.config import Config
 from stack.loop import LoopThread
 from stack.process import Child
+from stack.stack import Stack
 
 
 @pytest.fixture(scope="session")
@@ -109,10 +114,34 @@ def redis_namespace() -> str:
     return f"t{uuid.uuid4().hex[:16]}"
 
 
-def open_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="crosslogic-"))
-    folder.chmod(0o711)
-    return folder
+MakeStack = Callable[..., Awaitable[Stack]]
+
+
+@pytest.fixture
+async def make_stack() -> AsyncIterator[MakeStack]:
+    """`await make_stack(gateways=2)`: a whole stack with these fields of its Config, in a folder of its own."""
+    async with AsyncExitStack() as running:
+        yield _maker(running)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def make_stack_of_module() -> AsyncIterator[MakeStack]:
+    """As `make_stack`, for stacks that all tests of a module share."""
+    async with AsyncExitStack() as running:
+        yield _maker(running)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(make_stack_of_module: MakeStack) -> Stack:
+    """One stack for all tests of a module, each in whatever loop."""
+    return await make_stack_of_module()
+
+
+def _maker(running: AsyncExitStack) -> MakeStack:
+    async def make(**changes: Any) -> Stack:  # Any: fields of Config
+        return await running.enter_async_context(Stack(Config(**changes)))
+
+    return make
 
 
 def with_database(dsn: str, name: str) -> str:

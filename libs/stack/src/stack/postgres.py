@@ -22,7 +22,7 @@ import asyncpg
 import msgspec
 
 from stack.ports import Port
-from stack.process import Command, StartFailed
+from stack.process import Command, StartFailed, leashed
 
 USER = "app"
 OPEN_PLACE = Path("/var/tmp")  # noqa: S108  survives a reboot, unlike /tmp; what is made there must be ours
@@ -85,20 +85,23 @@ async def prepare(folder: Path, port: Port, *, durable: bool) -> Postgres:
 async def _initdb(programs: Path, home: Path, password_file: Path, uid: int) -> None:
     unfinished = home / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
+    argv = [str(programs / "initdb"), "-D", str(unfinished), "-U", USER, "--auth=scram-sha-256"]
+    argv += ["--pwfile", str(password_file), "--encoding=UTF8", "--locale=C", "--no-sync"]
     process = await asyncio.create_subprocess_exec(
-        str(programs / "initdb"),
-        *("-D", str(unfinished), "-U", USER, "--auth=scram-sha-256", "--pwfile", str(password_file)),
-        *("--encoding=UTF8", "--locale=C", "--no-sync"),
+        *leashed(argv, uid),
         env={**os.environ, "LC_ALL": "C"},
         cwd="/",
-        user=uid if uid >= 0 else None,
-        group=uid if uid >= 0 else None,
-        extra_groups=[] if uid >= 0 else None,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:  # cancelled
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     if process.returncode != 0:
         raise StartFailed(f"initdb ended with code {process.returncode}\n{output.decode(errors='replace')}")
     unfinished.rename(home / "data")

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Child:
 
     def __init__(self, command: Command, logs: Path, restart: bool, changed: Callable[[], None] = lambda: None) -> None:
         self.command = command
-        self._log = logs / f"{command.name}.log"
+        self.log = logs / f"{command.name}.log"
         self._restart = restart
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
@@ -105,20 +105,17 @@ class Child:
                 self._process.send_signal(number)
 
     def log_tail(self, lines: int = 20) -> str:
-        if not self._log.exists():
+        if not self.log.exists():
             return ""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     async def _spawn(self) -> None:
         command = self.command
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        output = os.open(self._log, flags, 0o600)
-        leash = (sys.executable, "-I", "-S", LEASH, str(int(command.death_signal)), str(os.getpid()), str(command.uid))
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *leash,
-                *command.argv,
+                *leashed(command.argv, command.uid, command.death_signal),
                 env={**os.environ, **command.env},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -157,6 +154,12 @@ class Child:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
             self._keeper = None
+
+
+def leashed(argv: Sequence[str], uid: int = -1, death_signal: signal.Signals = signal.SIGKILL) -> list[str]:
+    """`argv` run as a user (-1: ours), and sent a signal by the kernel once the thread that started it has ended."""
+    how = [str(int(death_signal)), str(os.getpid()), str(uid)]
+    return [sys.executable, "-I", "-S", LEASH, *how, *argv]
 
 
 def _ending(code: int) -> str:
