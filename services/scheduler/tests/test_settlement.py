@@ -29,7 +29,7 @@ def test_what_was_delivered_is_billed(draft: UsageRecorded) -> None:
         first_token_at=first,
         attempts=2,
     )
-    assert message_id(record) == f"{draft.id}.gateway_lost"
+    assert message_id(record) == f"{draft.id}.gateway_lost.{record.output_tokens}"
 
 
 @pytest.mark.parametrize("progress", [b"", b"[]", b"[0,0,0,null,3]"])
