@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import reduce
 from typing import TypeAlias
 from uuid import UUID
 
@@ -38,15 +39,23 @@ class Sums(msgspec.Struct, frozen=True):
     cost: int = 0
     """Pico-dollars."""
 
-    def plus(self, entry: Entry, sign: int) -> "Sums":
-        event = entry.event
+    def plus(self, other: "Sums", sign: int = 1) -> "Sums":
         return Sums(
-            self.requests + sign,
-            self.input_tokens + sign * event.input_tokens,
-            self.cached_tokens + sign * event.cached_tokens,
-            self.output_tokens + sign * event.output_tokens,
-            self.cost + sign * entry.cost,
+            self.requests + sign * other.requests,
+            self.input_tokens + sign * other.input_tokens,
+            self.cached_tokens + sign * other.cached_tokens,
+            self.output_tokens + sign * other.output_tokens,
+            self.cost + sign * other.cost,
         )
+
+
+def total(sums: Iterable[Sums]) -> Sums:
+    return reduce(Sums.plus, sums, Sums())
+
+
+def sums_of(entry: Entry) -> Sums:
+    event = entry.event
+    return Sums(1, event.input_tokens, event.cached_tokens, event.output_tokens, entry.cost)
 
 
 def hourly(changes: Iterable[Change]) -> dict[Key, Sums]:
@@ -56,7 +65,7 @@ def hourly(changes: Iterable[Change]) -> dict[Key, Sums]:
         for entry, sign in ((change.old, -1), (change.new, 1)):
             if entry is not None:
                 key = key_of(entry.event)
-                found[key] = found.get(key, Sums()).plus(entry, sign)
+                found[key] = found.get(key, Sums()).plus(sums_of(entry), sign)
     return {key: sums for key, sums in sorted(found.items()) if sums != Sums()}
 
 

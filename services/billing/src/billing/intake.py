@@ -1,69 +1,64 @@
-"""The door of the ledger: bytes to a usage record, or the reason why they can never be charged. Pure."""
+"""What came over the wire to a usage record that may be charged. Pure: the moment is an argument."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from common.errors import Unprocessable
 from common.events import UsageRecorded
-from common.ids import time_of
 
-FUTURE = timedelta(days=1)
-PAST = timedelta(days=400)
-DRIFT = timedelta(days=1)
-"""Between the id's own time and the beginning of the request: the id decides the partition, so it must not stray."""
-LONGEST_NAME = 256
+DAY = timedelta(days=1)
+OLDEST = timedelta(days=400)
+LONGEST = 256
+"""Characters of a name: two of them share an index entry in Postgres, which is bounded."""
 
 _decoder = msgspec.json.Decoder(UsageRecorded)
 
 
 def read(body: bytes, now: datetime) -> UsageRecorded:
-    """Raises Unprocessable with a reason for operators."""
+    """The record with its times in UTC, so that what Postgres gives back equals it.
+
+    Raises Unprocessable with a reason for operators.
+    """
     try:
-        record = _decoder.decode(body)
+        event = _decoder.decode(body)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Unprocessable(f"not a usage record: {error}") from error
-    _check(record, now)
-    return record
+    if problem := _of_values(event) or _of_times(event, now):
+        raise Unprocessable(problem)
+    first = event.first_token_at
+    return msgspec.structs.replace(
+        event,
+        time=event.time.astimezone(UTC),
+        started_at=event.started_at.astimezone(UTC),
+        first_token_at=first.astimezone(UTC) if first else None,
+        ended_at=event.ended_at.astimezone(UTC),
+    )
 
 
-def read_all(bodies: Sequence[bytes], now: datetime) -> tuple[list[UsageRecorded], dict[int, str]]:
-    """The records, and by index the reason of each body that is none. The records match the bodies if all are good."""
-    records: list[UsageRecorded] = []
-    reasons: dict[int, str] = {}
-    for index, body in enumerate(bodies):
-        try:
-            records.append(read(body, now))
-        except Unprocessable as error:
-            reasons[index] = str(error)
-    return records, reasons
+def _of_values(event: UsageRecorded) -> str | None:
+    if event.id.version != 7:
+        return f"id {event.id} is not a UUIDv7"
+    if event.cached_tokens > event.input_tokens:
+        return f"cached_tokens {event.cached_tokens} exceed input_tokens {event.input_tokens}"
+    for field in ("model", "region", "node_id", "endpoint"):
+        text = getattr(event, field) or ""
+        if len(text) > LONGEST or "\0" in text:
+            return f"{field} is longer than {LONGEST} characters or contains NUL"
+    return None
 
 
-def _check(record: UsageRecorded, now: datetime) -> None:
-    if record.cached_tokens > record.input_tokens:
-        raise Unprocessable(
-            f"cached_tokens {record.cached_tokens} are a part of input_tokens, which are {record.input_tokens}"
-        )
-    id = record.id.int
-    if (id >> 76) & 0xF != 7 or (id >> 62) & 0b11 != 0b10:
-        raise Unprocessable(f"id {record.id} is not a UUIDv7")
-    started, ended, first = record.started_at, record.ended_at, record.first_token_at
-    if not now - PAST <= started <= now + FUTURE:
-        raise Unprocessable(f"started_at {started.isoformat()} is more than 400 days ago or a day ahead")
-    if abs((id >> 80) / 1000 - started.timestamp()) > DRIFT.total_seconds():
-        raise Unprocessable(
-            f"id was made at {time_of(record.id).isoformat()}, over a day from started_at {started.isoformat()}"
-        )
-    earliest, latest = started - DRIFT, now + FUTURE
-    for name, at in (("time", record.time), ("first_token_at", first), ("ended_at", ended)):
-        if at is not None and not earliest <= at <= latest:
-            raise Unprocessable(f"{name} {at.isoformat()} is over a day before started_at or a day ahead")
-    for name, text in (
-        ("model", record.model),
-        ("region", record.region),
-        ("endpoint", record.endpoint),
-        ("node_id", record.node_id or ""),
-    ):
-        if len(text) > LONGEST_NAME or "\0" in text:
-            raise Unprocessable(f"{name} is longer than {LONGEST_NAME} characters or holds a NUL")
+def _of_times(event: UsageRecorded, now: datetime) -> str | None:
+    started = event.started_at
+    if started < now - OLDEST:
+        return f"started_at {started.isoformat()} is more than {OLDEST.days} days ago"
+    if started > now + DAY:
+        return f"started_at {started.isoformat()} is more than a day ahead"
+    # the id's time chooses the ledger's partition; as a number, since it may lie beyond the year 9999
+    if abs((event.id.int >> 80) / 1000 - started.timestamp()) > DAY.total_seconds():
+        return f"id {event.id} was not made within a day of started_at {started.isoformat()}"
+    for field in ("time", "first_token_at", "ended_at"):
+        at = getattr(event, field) or started
+        if not started - DAY <= at <= now + DAY:
+            return f"{field} {at.isoformat()} is more than a day before started_at or ahead"
+    return None

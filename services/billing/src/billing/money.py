@@ -1,43 +1,32 @@
-"""Dollars as decimal text, exactly. Pure; no float anywhere."""
+"""Dollars as people write them and the integers that are stored. Pure: no floats, nothing is rounded."""
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 
 from common.errors import InvalidRequest
 
-PICO_DIGITS = 12
-MICRO_DIGITS = 6
-HIGHEST_PRICE = 1_000_000
-"""Dollars per million tokens; more is a slip of the hand."""
+PICO_PER_USD = 10**12
+MOST_USD_PER_MILLION = 1_000_000
+
+_EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
+_MICRO = Decimal("0.000001")
 
 
-def usd(picodollars: int) -> str:
-    """Pico-dollars as dollars: `0.000000012345`, `1.50`, `-0.02`."""
-    return _decimal(picodollars, PICO_DIGITS)
+def usd(pico: int) -> str:
+    """Pico-dollars as exact dollars with at least two decimals: 10_000 is `0.00000001`, 10**12 is `1.00`."""
+    whole, fraction = divmod(abs(pico), PICO_PER_USD)
+    decimals = f"{fraction:012d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if pico < 0 else ''}{whole}.{decimals}"
 
 
-def usd_per_million(price: int) -> str:
-    """A price in pico-dollars per token as dollars per million tokens."""
-    return _decimal(price, MICRO_DIGITS)
+def price(usd_per_million: Decimal, param: str) -> int:
+    """Dollars a million tokens as pico-dollars a token.
 
-
-def parse_usd_per_million(amount: Decimal, param: str) -> int:
-    """Dollars per million tokens as pico-dollars per token; raises InvalidRequest naming `param`."""
-    if not amount.is_finite() or not 0 <= amount <= HIGHEST_PRICE:
-        raise InvalidRequest(f"must be from 0 to {HIGHEST_PRICE} dollars per million tokens", param=param)
-    _, digits, exponent = amount.as_tuple()
-    assert isinstance(exponent, int)  # a finite number's
-    shift = exponent + MICRO_DIGITS
-    # digit by digit, since Decimal's arithmetic rounds to 28 of them
-    whole, rest = (digits[:shift], digits[shift:]) if -len(digits) < shift < 0 else (digits, ())
-    if shift <= -len(digits):
-        whole, rest = (), digits
-    if any(rest):
-        raise InvalidRequest("has more than 6 decimals: a micro-dollar per million tokens is the smallest unit", param=param)
-    number = int("".join(map(str, whole)) or "0")
-    return number * 10**shift if shift > 0 and number else number
-
-
-def _decimal(amount: int, digits: int) -> str:
-    whole, fraction = divmod(abs(amount), 10**digits)
-    text = f"{fraction:0{digits}d}".rstrip("0").ljust(2, "0")
-    return f"{'-' if amount < 0 else ''}{whole}.{text}"
+    Raises InvalidRequest naming `param` when it is negative, above a million dollars, or finer than a micro-dollar.
+    """
+    if not usd_per_million.is_finite() or not 0 <= usd_per_million <= MOST_USD_PER_MILLION:
+        raise InvalidRequest(f"{param} must be from 0 to {MOST_USD_PER_MILLION}", param=param)
+    try:
+        exact = usd_per_million.quantize(_MICRO, context=_EXACT)
+    except (Inexact, InvalidOperation):
+        raise InvalidRequest(f"{param} has more than 6 decimals", param=param) from None
+    return int(exact.scaleb(6, context=_EXACT))

@@ -1,22 +1,24 @@
-"""Tokens to money, in integers. Pure: no clock, no I/O, no floats."""
+"""Tokens to money. Pure: no clock, no I/O, no floats."""
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
 from common.events import UsageRecorded
 
+ANY_REGION = ""
+
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a model's price, in pico-dollars per token, which is micro-dollars per million tokens."""
+    """A version of a model's price, in force from `effective_from` until the next one of its model and region."""
 
-    id: int
+    id: UUID
     model: str
-    region: str
-    """Empty: any region that has no price of its own."""
+    region: str = ANY_REGION
     input: int
+    """Pico-dollars a token, as are the other two."""
     cached_input: int
     output: int
     effective_from: datetime
@@ -24,34 +26,13 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
 
 
-class PriceBook:
-    """Versions of prices, of which the one in force when a request began holds for it.
-
-    The answer never changes: versions are only ever added, and none so that it applies to a request that may have
-    been priced before (`prices.put`). So every replica, and a replay into an empty ledger, finds the same version.
-    """
-
-    def __init__(self, prices: Iterable[Price]) -> None:
-        self._versions: dict[tuple[str, str], tuple[list[datetime], list[Price]]] = {}
-        for price in sorted(prices, key=lambda price: price.effective_from):
-            times, versions = self._versions.setdefault((price.model, price.region), ([], []))
-            times.append(price.effective_from)
-            versions.append(price)
-
-    def in_force(self, model: str, region: str, at: datetime) -> Price | None:
-        """The region's own version, else that for any region."""
-        return self._version((model, region), at) or self._version((model, ""), at)
-
-    def _version(self, key: tuple[str, str], at: datetime) -> Price | None:
-        found = self._versions.get(key)
-        if found is None:
-            return None
-        times, versions = found
-        index = bisect_right(times, at)
-        return versions[index - 1] if index else None
+def in_force(prices: Iterable[Price], model: str, region: str, at: datetime) -> Price | None:
+    """The version that a request of this moment pays: its region's, else the one for any region."""
+    known = [p for p in prices if p.model == model and p.region in (region, ANY_REGION) and p.effective_from <= at]
+    return max(known, key=lambda p: (p.region == region, p.effective_from), default=None)
 
 
-def cost(record: UsageRecorded, price: Price) -> int:
-    """Pico-dollars. Cached tokens are a part of the input and cost the cached price only."""
-    fresh = record.input_tokens - record.cached_tokens
-    return fresh * price.input + record.cached_tokens * price.cached_input + record.output_tokens * price.output
+def cost(event: UsageRecorded, price: Price) -> int:
+    """Pico-dollars. Cached input is a part of the input and pays its own price only."""
+    fresh = event.input_tokens - event.cached_tokens
+    return fresh * price.input + event.cached_tokens * price.cached_input + event.output_tokens * price.output

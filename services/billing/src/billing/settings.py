@@ -13,7 +13,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     """`/metrics`, `/healthz` and `/readyz`; 0 serves none."""
-    batch: int = 1000
-    """Events charged in one transaction."""
-    ack_wait: float = 30.0
-    """Seconds until the events of a process that died are delivered to another one."""

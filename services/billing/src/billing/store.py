@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import get_args
 from uuid import UUID
 
 import asyncpg
@@ -10,9 +11,12 @@ import asyncpg
 from billing.changes import Entry, Key, Sums
 from billing.partition import Partition
 from billing.pricing import Price
+from billing.views import By, Group
 from common.db import Connection
 from common.errors import Conflict
 from common.events import UsageRecorded
+
+EVENT_FIELDS = UsageRecorded.__struct_fields__
 
 
 async def share_prices(connection: Connection) -> None:
@@ -20,32 +24,26 @@ async def share_prices(connection: Connection) -> None:
     await connection.execute("select pg_advisory_xact_lock_shared(hashtextextended('billing.prices', 0))")
 
 
-async def own_prices(connection: Connection) -> datetime:
-    """Wait for transactions that charge, hold up new ones until this one ends; returns the database's time."""
+async def own_prices(connection: Connection) -> None:
+    """Wait for transactions that charge, and hold up new ones until this one ends."""
     await connection.execute("select pg_advisory_xact_lock(hashtextextended('billing.prices', 0))")
-    now = await connection.fetchval("select clock_timestamp()")
-    assert isinstance(now, datetime)
-    return now
 
 
-async def prices(connection: Connection, models: Collection[str]) -> list[Price]:
-    """All versions of these models, oldest first."""
+async def now(connection: Connection) -> datetime:
+    """The database's clock, by which prices take effect."""
+    at = await connection.fetchval("select clock_timestamp()")
+    assert isinstance(at, datetime)
+    return at
+
+
+async def prices(connection: Connection, models: Collection[str] | None) -> list[Price]:
+    """All versions of these models, oldest first; None is every model."""
     rows = await connection.fetch(
         """
         select id, model, region, input, cached_input, output, effective_from, created_at, created_by
-        from billing.prices where model = any($1) order by model, region, effective_from
+        from billing.prices where $1::text[] is null or model = any($1) order by model, region, effective_from
         """,
-        list(models),
-    )
-    return [Price(**row) for row in rows]
-
-
-async def all_prices(connection: Connection) -> list[Price]:
-    rows = await connection.fetch(
-        """
-        select id, model, region, input, cached_input, output, effective_from, created_at, created_by
-        from billing.prices order by model, region, effective_from
-        """
+        models if models is None else list(models),
     )
     return [Price(**row) for row in rows]
 
@@ -105,7 +103,7 @@ async def lock(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Entry]
     """These lines, kept as they are until the transaction ends. Locked in order of id, so that no two wait for
     each other."""
     rows = await connection.fetch("select * from billing.usage where id = any($1) order by id for update", ids)
-    return {row["id"]: entry_of(row) for row in rows}
+    return {row["id"]: _entry(row) for row in rows}
 
 
 async def replace(connection: Connection, entries: Sequence[Entry]) -> None:
@@ -177,11 +175,83 @@ async def add_to_outbox(connection: Connection, differences: Mapping[tuple[UUID,
     )
 
 
-EVENT_FIELDS = UsageRecorded.__struct_fields__
+async def sums(
+    connection: Connection,
+    *,
+    tenant_id: UUID | None,
+    api_key_id: UUID | None,
+    since: datetime | None,
+    until: datetime | None,
+    group_by: Collection[By],
+) -> list[Group]:
+    """Of the hours that begin from `since` on and before `until`; None leaves a limit out."""
+    rows = await connection.fetch(
+        """
+        select
+            case when $5 then model end as model,
+            case when $6 then api_key_id end as api_key_id,
+            case when $7 then environment_id end as environment_id,
+            case when $8 then date_trunc('day', hour, 'UTC') end as day,
+            case when $9 then hour end as hour,
+            sum(requests)::bigint as requests,
+            sum(input_tokens)::bigint as input_tokens,
+            sum(cached_tokens)::bigint as cached_tokens,
+            sum(output_tokens)::bigint as output_tokens,
+            sum(cost_picousd) as cost
+        from billing.usage_hourly as rollup
+        where ($1::uuid is null or tenant_id = $1) and ($2::uuid is null or api_key_id = $2)
+            and ($3::timestamptz is null or rollup.hour >= $3) and ($4::timestamptz is null or rollup.hour < $4)
+        group by 1, 2, 3, 4, 5 having sum(requests) > 0 order by 5, 4, 1, 3, 2
+        """,
+        tenant_id,
+        api_key_id,
+        since,
+        until,
+        *(name in group_by for name in get_args(By)),
+    )
+    return [
+        Group(
+            model=row["model"],
+            api_key_id=row["api_key_id"],
+            environment_id=row["environment_id"],
+            day=row["day"],
+            hour=row["hour"],
+            sums=Sums(*(int(row[name]) for name in Sums.__struct_fields__)),
+        )
+        for row in rows
+    ]
 
 
-def entry_of(row: asyncpg.Record) -> Entry:
-    """A row of the ledger with all its columns."""
+async def records(
+    connection: Connection, *, tenant_id: UUID | None, api_key_id: UUID | None, before: UUID, limit: int
+) -> list[Entry]:
+    """Lines with an id below `before`, newest first. One query a filter, so that each pages along its own index."""
+    if api_key_id is not None:
+        rows = await connection.fetch(
+            """
+            select * from billing.usage where api_key_id = $1 and id < $2 and ($4::uuid is null or tenant_id = $4)
+            order by id desc limit $3
+            """,
+            api_key_id,
+            before,
+            limit,
+            tenant_id,
+        )
+    elif tenant_id is not None:
+        rows = await connection.fetch(
+            "select * from billing.usage where tenant_id = $1 and id < $2 order by id desc limit $3",
+            tenant_id,
+            before,
+            limit,
+        )
+    else:
+        rows = await connection.fetch(
+            "select * from billing.usage where id < $1 order by id desc limit $2", before, limit
+        )
+    return [_entry(row) for row in rows]
+
+
+def _entry(row: asyncpg.Record) -> Entry:
     event = UsageRecorded(**{name: row[name] for name in EVENT_FIELDS})
     return Entry(event, row["price_id"], int(row["cost_picousd"]))
 

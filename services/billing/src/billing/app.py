@@ -1,0 +1,29 @@
+"""Opens what billing works with, and charges until it is told to stop."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from billing import consumers
+from billing.routes import Admin, router
+from billing.settings import Settings
+from common import bus, db, http, rpc, telemetry
+
+
+async def run(settings: Settings, stopping: asyncio.Event) -> None:
+    async with AsyncExitStack() as stack:
+        probes = http.Probes()
+        if settings.metrics_port:
+            await stack.enter_async_context(http.serving(probes, settings.metrics_host, settings.metrics_port))
+        pool = await stack.enter_async_context(db.open_pool(settings.postgres_dsn, "billing"))
+        await db.migrate(pool, "billing")
+        nats = await stack.enter_async_context(
+            bus.connect(settings.nats_url, "billing", settings.nats_creds, settings.nats_replicas)
+        )
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(telemetry.watch_loop())
+            tasks.create_task(consumers.usage(nats, pool).run(stopping))
+            await rpc.serve(nats, "billing", router, Admin(pool, nats))
+            probes.ready = True
+            await stopping.wait()
+            probes.ready = False
+            watch.cancel()
