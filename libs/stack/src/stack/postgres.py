@@ -27,15 +27,12 @@ from stack.process import Command, StartFailed, leashed
 USER = "app"
 OPEN_PLACE = Path("/var/tmp")  # noqa: S108  survives a reboot, unlike /tmp; what is made there must be ours
 DURABLE = {"max_connections": "300", "shared_buffers": "128MB"}
-FAST = {
-    **DURABLE,
-    "shared_buffers": "32MB",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "autovacuum_naptime": "1h",
-}
-"""For tests: a killed server loses nothing, only a machine without power would."""
+FAST = {**DURABLE, "shared_buffers": "32MB", "fsync": "off", "autovacuum_naptime": "1h"}
+"""For tests: a killed server loses nothing, only a machine without power would.
+
+So synchronous_commit stays on: what it would leave in memory dies with the server. And full_page_writes: a SIGKILL may
+tear a page.
+"""
 
 
 class Postgres(msgspec.Struct, frozen=True):
