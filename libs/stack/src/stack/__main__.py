@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from stack.ports import PortInUse
 from stack.process import StartFailed
 from stack.settings import Settings
 from stack.stack import Stack
+
+ONCE = 1.0
+"""Seconds in which several signals are one: `timeout` and some terminals send theirs to us and to our group."""
 
 
 class AlreadyRunning(Exception):
@@ -44,11 +48,16 @@ async def run(config: Config) -> None:
     """Until SIGINT, SIGTERM or SIGHUP; the second one ends us at once, and the kernel our children."""
     stopping = asyncio.Event()
 
+    asked = 0.0
+
     def stop() -> None:
-        if stopping.is_set():
+        nonlocal asked
+        if not stopping.is_set():
+            asked = time.monotonic()
+            sys.stderr.write("\nstopping; once more to kill\n")
+            stopping.set()
+        elif time.monotonic() > asked + ONCE:
             os._exit(130)
-        sys.stderr.write("\nstopping; once more to kill\n")
-        stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop)
