@@ -1,15 +1,26 @@
 """A ledger in a database of its own, records to charge, and billing in this process or its own."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
+from nats.js.errors import Error as JetStreamError
 
-from billing import prices, store
-from common import db
+from billing import app, prices, store
+from billing.routes import LAST_ID
+from billing.settings import Settings
+from common import bus, db, rpc
 from common.db import Pool, transaction
 from common.events import UsageRecorded
 from common.ids import new_id
@@ -87,7 +98,7 @@ class Books(msgspec.Struct, frozen=True):
         return sum(int(row[-1]) for row in self.usage)
 
 
-async def read_books(pool: Pool) -> Books:
+async def _read_books(pool: Pool) -> Books:
     async with transaction(pool) as connection:
         lines = await store.records(connection, tenant_id=None, api_key_id=None, before=LAST_ID, limit=10**6)
         hourly = await connection.fetch("select * from billing.usage_hourly where requests > 0 order by 1,2,3,4,5,6")
@@ -102,8 +113,134 @@ async def read_books(pool: Pool) -> Books:
 
 
 @pytest.fixture
+def read_books() -> Callable[[Pool], Awaitable[Books]]:
+    return _read_books
+
+
+@pytest.fixture
 def books(pool: Pool) -> Callable[[], Awaitable[Books]]:
     async def read() -> Books:
-        return await read_books(pool)
+        return await _read_books(pool)
 
     return read
+
+
+@pytest.fixture
+def settings(postgres_dsn: str, nats_url: str) -> Settings:
+    return Settings(postgres_dsn=postgres_dsn, nats_url=nats_url)
+
+
+@pytest.fixture
+async def client(nats_url: str) -> AsyncIterator[bus.Bus]:
+    async with bus.connect(nats_url, "test") as connected:
+        yield connected
+
+
+@pytest.fixture
+async def service(settings: Settings, pool: Pool) -> AsyncIterator[Settings]:
+    """All of billing in this event loop."""
+    stopping = asyncio.Event()
+    task = asyncio.create_task(app.run(settings, stopping))
+    yield settings
+    stopping.set()
+    await task
+
+
+Spawn = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def spawn(settings: Settings, stack_dir: Path) -> Iterator[Spawn]:
+    """Start `python -m billing`; what still runs at the end must stop cleanly on SIGTERM."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        values = {name.upper(): str(value) for name, value in msgspec.structs.asdict(settings).items() if value}
+        with (stack_dir / f"billing-{len(processes)}.log").open("wb") as output:
+            process = subprocess.Popen([sys.executable, "-m", "billing"], env=os.environ | values, stderr=output)
+        processes.append(process)
+        return process
+
+    yield start
+    alive = [process for process in processes if process.poll() is None]
+    for process in alive:
+        process.send_signal(signal.SIGTERM)
+    try:
+        codes = [process.wait(20) for process in alive]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert codes == [0] * len(alive)
+
+
+Ask = Callable[..., Awaitable[tuple[int, Any]]]
+
+
+@pytest.fixture
+def ask(client: bus.Bus) -> Ask:
+    """`await ask("GET", "/admin/prices", model="m")` → status and body, retried until a replica listens."""
+
+    async def call(method: str, path: str, body: object = None, **query: object) -> tuple[int, Any]:
+        request = rpc.Call(
+            method=method,
+            path=path,
+            query={name.rstrip("_"): str(value) for name, value in query.items()},
+            body=msgspec.Raw(msgspec.json.encode(body)),
+            actor="test",
+            request_id="test",
+        )
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(rpc.Unavailable):
+                    reply = await rpc.forward(client, "billing", request)
+                    return reply.status, msgspec.json.decode(reply.body)
+                await asyncio.sleep(0.02)
+
+    return call
+
+
+@pytest.fixture
+def send(client: bus.Bus) -> Callable[..., Awaitable[None]]:
+    """Publish records as gateways do; with `again`, so that the stream does not know them as duplicates."""
+
+    async def publish(*events: UsageRecorded, again: str = "") -> None:
+        for start in range(0, len(events), 500):
+            await asyncio.gather(
+                *(client.publish(e.subject, bus.encode(e), f"{e.id}{again}") for e in events[start : start + 500])
+            )
+
+    return publish
+
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Ask again until the answer is truthy; it is returned."""
+
+    async def wait(question: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (answer := await question()):
+            assert time.monotonic() < deadline, "it did not happen in time"
+            await asyncio.sleep(0.02)
+        return answer
+
+    return wait
+
+
+@pytest.fixture
+def settled(client: bus.Bus, eventually: Eventually) -> Callable[[], Awaitable[None]]:
+    """Wait until the consumer has dealt with everything that is in the stream."""
+
+    async def nothing_left() -> bool:
+        with contextlib.suppress(JetStreamError):  # before the consumer is there
+            info = await client.js.consumer_info("USAGE", "billing")
+            return not info.num_pending and not info.num_ack_pending
+        return False
+
+    async def wait() -> None:
+        await eventually(nothing_left)
+
+    return wait

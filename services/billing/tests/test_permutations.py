@@ -1,0 +1,107 @@
+"""Any order, duplication and batching of the same records gives the same ledger, rollup and outbox."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing import ledger, prices
+from billing.precedence import strongest
+from common import db
+from common.db import Pool
+from common.events import UsageRecorded
+from common.ids import first_id, new_id
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> UsageRecorded:
+    """Of four requests, so that ids collide; they may disagree about everything."""
+    number = draw(st.integers(0, 3))
+    started = NOW - draw(st.sampled_from([0, 1, 2])) * HOUR
+    fresh, cached = draw(st.integers(0, 2)), draw(st.integers(0, 1))
+    return UsageRecorded(
+        id=UUID(int=first_id(NOW).int + number),
+        time=NOW,
+        tenant_id=UUID(int=draw(st.integers(1, 2))),
+        environment_id=UUID(int=2),
+        api_key_id=UUID(int=draw(st.integers(3, 4))),
+        model=draw(st.sampled_from(["cheap", "dear"])),
+        node_id=draw(st.sampled_from([None, "node-1"])),
+        endpoint="chat.completions",
+        streamed=draw(st.booleans()),
+        outcome=draw(st.sampled_from(["completed", "client_disconnected", "gateway_lost"])),
+        usage_source="engine",
+        input_tokens=fresh + cached,
+        cached_tokens=cached,
+        output_tokens=draw(st.integers(0, 2)),
+        started_at=started,
+        ended_at=started + draw(st.sampled_from([0, 1])) * HOUR,
+    )
+
+
+@pytest.fixture
+def loop(postgres_dsn: str) -> Iterator[asyncio.Runner]:
+    # hypothesis calls a plain function many times; the pool lives in a loop that outlasts a call
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+async def _clear(pool: Pool) -> None:
+    await pool.execute("truncate billing.usage, billing.usage_hourly, billing.outbox")
+
+
+async def _sell(pool: Pool) -> None:
+    for model, price in (("cheap", 3), ("dear", 7_000_000)):
+        await prices.put(
+            pool,
+            id=new_id(),
+            model=model,
+            region="",
+            input=price,
+            cached_input=price // 3,
+            output=price * 5,
+            effective_from=NOW - timedelta(days=1),
+            created_by="test",
+        )
+
+
+def test_every_order_and_batching_gives_the_same_books(
+    loop: asyncio.Runner, postgres_dsn: str, read_books: Any
+) -> None:
+    opened = db.open_pool(postgres_dsn, "test", 2)
+    pool = loop.run(opened.__aenter__())
+    loop.run(db.migrate(pool, "billing"))
+    loop.run(_sell(pool))
+
+    @settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(records(), min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(1, 5))
+    def same(events: list[UsageRecorded], chance: random.Random, size: int) -> None:
+        async def books(batches: list[list[UsageRecorded]]) -> Any:
+            await _clear(pool)
+            for batch in batches:
+                await ledger.record(pool, batch)
+            return await read_books(pool)
+
+        once = loop.run(books([events]))
+        again = events + chance.choices(events, k=chance.randint(0, 6))
+        chance.shuffle(again)
+        batches = [again[start : start + size] for start in range(0, len(again), size)]
+        assert loop.run(books(batches)) == once
+        held = strongest(events)
+        assert {row[0] for row in once.usage} == set(held)
+        assert sum(row[-1] for row in once.hourly) == sum(row[-1] for row in once.outbox) == once.cost
+        assert sum(row[-5] for row in once.hourly) == sum(row[-2] for row in once.outbox) == len(held)
+
+    try:
+        same()
+    finally:
+        loop.run(opened.__aexit__(None, None, None))
