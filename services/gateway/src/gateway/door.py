@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -57,7 +58,8 @@ class Door:
                 raise MethodNotAllowed(f"{scope['method']} is not allowed here")
             caller = await self._identity.caller(bearer(scope["headers"]))
             prepared = prepare(await self._body(scope, receive), endpoint)
-            await self._inference.answer(id, caller, endpoint, prepared, reply)
+            with _cancelled_by(receive):
+                await self._inference.answer(id, caller, endpoint, prepared, reply)
         except ApiError as error:
             status = error.status
             await reply.error(error)
@@ -99,6 +101,24 @@ class Door:
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"the body is over the limit of {self._max_body_bytes} bytes")
+
+
+@contextmanager
+def _cancelled_by(receive: Receive) -> Iterator[None]:
+    """Cancel the block when the client hangs up. The server says so in `receive`'s next message, and only there."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def hung_up(_: object) -> None:
+        task.cancel()
+
+    gone = asyncio.ensure_future(receive())
+    gone.add_done_callback(hung_up)
+    try:
+        yield
+    finally:
+        gone.remove_done_callback(hung_up)
+        gone.cancel()
 
 
 def bearer(headers: list[tuple[bytes, bytes]]) -> str:
