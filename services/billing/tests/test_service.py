@@ -1,13 +1,17 @@
 """Billing with NATS and Postgres: charged once whatever is redelivered or killed, parked where it cannot be."""
 
 import asyncio
+import contextlib
 import signal
+import socket
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from billing import app
 from common import bus
 from common.bus import Bus
 from common.db import Pool
@@ -156,3 +160,22 @@ async def test_two_processes_killed_and_restarted_under_load_charge_once(
     found = await books()
     assert found.cost == sent * COST
     assert sum(row[-1] for row in found.hourly) == sum(row[-1] for row in found.outbox) == sent * COST
+
+
+async def test_the_internal_port_tells_readiness_and_metrics(settings: Any, client: Bus) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stopping = asyncio.Event()
+    task = asyncio.create_task(app.run(msgspec.structs.replace(settings, metrics_port=port), stopping))
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session, asyncio.timeout(20):
+        ready = False
+        while not ready:
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                async with session.get("/readyz") as response:
+                    ready = response.status == 200
+            await asyncio.sleep(0.02)
+        async with session.get("/metrics") as response:
+            assert "crosslogic_usage_recorded_total" in await response.text()
+    stopping.set()
+    await task
