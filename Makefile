@@ -1,9 +1,10 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --all-packages
 PYTEST_WORKERS ?= 4
+ENGINE_HOME ?= $(HOME)/.cache/crosslogic/engine
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format schemas
+.PHONY: help run test test-engine lint format schemas
 
 ##@ Use
 run: $(UV) ## Everything on this machine: servers, services, two simulated engines (ENGINES=http://… for real ones)
@@ -12,7 +13,11 @@ run: $(UV) ## Everything on this machine: servers, services, two simulated engin
 
 ##@ Check
 test: $(UV) ## The whole test suite; starts what it needs
-	$(RUN) pytest -n $(PYTEST_WORKERS) --dist loadgroup
+	$(RUN) pytest -m "not engine" -n $(PYTEST_WORKERS) --dist loadgroup
+
+test-engine: $(UV) ## The same promises against a real vLLM (installed in ENGINE_HOME on first use; or VLLM_URL)
+	@[ -n "$(VLLM_URL)" ] || nice -n 10 tests/engine/install.sh $(ENGINE_HOME) $(UV)
+	ENGINE_HOME=$(ENGINE_HOME) $(RUN) pytest -m engine tests/engine
 
 lint: $(UV) ## ruff, mypy, import contracts, generated schemas up to date
 	$(RUN) ruff check .

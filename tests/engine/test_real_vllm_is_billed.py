@@ -1,9 +1,8 @@
 """The main promise against a real vLLM: the ledger's tokens equal the engine's own counters.
 
-`VLLM_URL` names a running server with nobody else's traffic; without it, one is installed and served (see the Makefile).
+`VLLM_URL` names a running server without other traffic; else the one in `ENGINE_HOME` is served (see the Makefile).
 """
 
-import asyncio
 import os
 import re
 import signal

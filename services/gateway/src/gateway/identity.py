@@ -25,6 +25,7 @@ class Identity:
         self._pool = pool
         self._seconds = seconds
         self._cache: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
+        self._changes = 0
         self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
 
     async def caller(self, key: str) -> Caller:
@@ -44,6 +45,7 @@ class Identity:
         return found
 
     def changed(self, event: KeyChanged) -> None:
+        self._changes += 1
         for text in event.hashes:
             self._cache.pop(bytes.fromhex(text), None)
 
@@ -61,9 +63,12 @@ class Identity:
             raise
 
     async def _ask(self, digest: bytes) -> Caller | None:
+        changes = self._changes
         async with transaction(self._pool) as connection:
             found = await store.caller(connection, digest)
         LOOKUPS.labels(str(found is not None).lower()).inc()
+        if changes != self._changes:
+            return found  # perhaps read before the change: good for this request, not to be believed for longer
         self._cache[digest] = (time.monotonic() + (self._seconds if found else UNKNOWN_SECONDS), found)
         self._cache.move_to_end(digest)
         while len(self._cache) > MOST:

@@ -15,7 +15,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin
 from litestar.params import Parameter
 
 from common.bus import Bus
-from common.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, invalid, reply_of
+from common.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, invalid, named_field, reply_of
 from common.ids import new_id
 from common.rpc import Call, Reply, forward
 from gateway import accounts
@@ -224,7 +224,7 @@ def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[byt
         first = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
         detail = str(first.get("message", error.detail)) if isinstance(first, dict) else error.detail
         param = first.get("key") if isinstance(first, dict) else None
-        return _told(request, InvalidRequest(detail, param=param))
+        return _told(request, InvalidRequest(detail, param=named_field(detail) if param in (None, "data") else param))
     if error.status_code == 404:
         return _told(request, NotFound(f"no such path: {request.url.path}"))
     if error.status_code == 405:

@@ -46,7 +46,7 @@ def settled(lease: Expired, now: datetime) -> UsageRecorded:
 def message_id(record: UsageRecorded) -> str:
     """Not the record's own id: JetStream would drop a late true record of the gateway as a duplicate of this one.
 
-    Nor the same for each progress: a gateway that was only paused, went on and then died is reaped twice, and the ledger
-    keeps the record with more tokens.
+    Nor the same for each progress: a gateway that was only paused, went on and then died is reaped twice, and the
+    ledger keeps the record with more tokens.
     """
     return f"{record.id}.gateway_lost.{record.output_tokens}"
