@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from stack import ports
-from stack.loop import LoopThread
 from stack.process import Child, Command, StartFailed, tcp_accepts
 
 LISTEN = """
@@ -73,18 +71,6 @@ async def test_a_child_comes_back_again_and_again_on_its_port(tmp_path: Path) ->
         seen.add(child.pid)
     assert len(seen) == 4
     await child.stop()
-    port.release()
-
-
-async def test_children_end_with_the_thread_that_started_them(stack_dir: Path, census: Any, until: Any) -> None:
-    port = ports.reserve()
-    thread = LoopThread()
-    child = Child(msgspec.structs.replace(listener(port), env=census.env), stack_dir, restart=True)
-    await thread.call(child.start())
-    pid = child.pid
-    assert pid in census.alive
-    thread.close()
-    await until(lambda: pid not in census.alive)
     port.release()
 
 

@@ -5,7 +5,6 @@
 servers to use instead. All are plain strings and hold in every event loop.
 """
 
-import os
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,11 +16,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from stack import ports, postgres, servers
+from stack import sources
 from stack.assembly import open_folder
 from stack.config import Config
 from stack.loop import LoopThread
-from stack.process import Child
 from stack.stack import Stack
 
 
@@ -46,22 +44,8 @@ def stack_dir() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_server(stack_session: tuple[LoopThread, Path]) -> Iterator[str]:
     """The DSN of a database in which others may be created."""
-    if url := os.environ.get("TEST_POSTGRES_URL"):
-        yield url
-        return
-    thread, folder = stack_session
-    port = ports.reserve()
-
-    async def start() -> tuple[Child, str]:
-        server = await postgres.prepare(folder / "postgres", port, durable=False)
-        child = Child(server.command, folder / "logs", restart=True)
-        await child.start()
-        return child, server.dsn
-
-    child, dsn = thread.wait(start())
-    yield dsn
-    thread.wait(child.stop())
-    port.release()
+    with sources.postgres_server(*stack_session) as dsn:
+        yield dsn
 
 
 @pytest.fixture
@@ -76,37 +60,16 @@ def postgres_dsn(stack_session: tuple[LoopThread, Path], postgres_server: str) -
 
 @pytest.fixture
 def nats_url(stack_session: tuple[LoopThread, Path]) -> Iterator[str]:
-    """An empty NATS server with JetStream."""
-    if url := os.environ.get("TEST_NATS_URL"):
+    """A NATS server with JetStream and no streams, this test's alone."""
+    with sources.nats_server(*stack_session) as url:
         yield url
-        return
-    thread, folder = stack_session
-    port, monitor = ports.reserve(), ports.reserve()
-    data = folder / f"nats-{port.number}"
-    server = servers.nats(data, port, monitor, durable=False)
-    child = Child(server.command, data / "logs", restart=True)
-    thread.wait(child.start())
-    yield server.url
-    thread.wait(child.stop())
-    port.release()
-    monitor.release()
-    shutil.rmtree(data, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def redis_url(stack_session: tuple[LoopThread, Path]) -> Iterator[str]:
     """Shared by the tests of a worker: use `redis_namespace`."""
-    if url := os.environ.get("TEST_REDIS_URL"):
+    with sources.valkey_server(*stack_session) as url:
         yield url
-        return
-    thread, folder = stack_session
-    port = ports.reserve()
-    server = servers.valkey(folder / "valkey", port, durable=False)
-    child = Child(server.command, folder / "logs", restart=True)
-    thread.wait(child.start())
-    yield server.url
-    thread.wait(child.stop())
-    port.release()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class LoopThread:
         return await asyncio.wrap_future(self.submit(work))
 
     def close(self) -> None:
-        """Idempotent. Children still running are killed by the kernel once the thread has ended."""
+        """Stop the children first; the kernel kills those that still run once the thread has ended. Idempotent."""
         if self._loop.is_closed():
             return
         self._loop.call_soon_threadsafe(self._loop.stop)

