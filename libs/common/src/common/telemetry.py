@@ -46,7 +46,7 @@ def configure_logging(service: str, level: str = "INFO") -> None:
 async def watch_loop(interval: float = 0.05, limit: float = 0.05) -> None:
     """Measure how long the event loop was blocked by its own doing; anything over `limit` seconds is logged.
 
-    A machine that is too busy to run the thread makes it late too: the time that it waited for a processor is taken off.
+    A busy machine makes a thread late too: the time that it waited for a processor is taken off.
     """
     waited = _waited_for_processor()
     while True:
