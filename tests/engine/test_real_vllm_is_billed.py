@@ -14,12 +14,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from integration.shop import Shop, until
 from openai import APIError, AsyncOpenAI
 
 HERE = Path(__file__).parent
 MESSAGES: Any = [{"role": "user", "content": "Hello, world! What is in the paper?"}]
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine"), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine")]
 
 
 class Counters:
@@ -73,7 +74,7 @@ def engine_url() -> Any:
         process.wait(60)
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(make_stack_of_module: Any, engine_url: str) -> AsyncIterator[Shop]:
     async def healthy() -> bool:
         try:
@@ -83,11 +84,11 @@ async def shop(make_stack_of_module: Any, engine_url: str) -> AsyncIterator[Shop
             return False
 
     await until(healthy, bool, deadline=300)
-    async with Shop.of_engine(await make_stack_of_module(), engine_url) as shop:
+    async with Shop.of_engine(await make_stack_of_module(simulators=0), engine_url) as shop:
         yield shop
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def client(shop: Shop) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{shop.url}/v1", api_key=shop.key, max_retries=0, timeout=120) as client:
         yield client
