@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,9 @@ class Line(msgspec.Struct, frozen=True):
 
 def banner(gateway_url: str, api_key: str, admin_token: str, models: Sequence[str], folder: Path) -> str:
     model = models[0] if models else "MODEL"
-    messages = '[{"role": "user", "content": "Hello"}]'
-    body = f'{{"model": "{model}", "messages": {messages}, "max_tokens": 40, "stream": true}}'
+    messages = [{"role": "user", "content": "Hello"}]
+    request = {"model": model, "messages": messages, "max_tokens": 40, "stream": True}
+    body = shlex.quote(msgspec.json.encode(request).decode())  # engines choose the names of models
     return f"""
   CrossLogic is running. Ctrl-C stops it.
 
@@ -38,7 +40,7 @@ def banner(gateway_url: str, api_key: str, admin_token: str, models: Sequence[st
 
 curl -N {gateway_url}/v1/chat/completions \\
   -H 'Authorization: Bearer {api_key}' -H 'Content-Type: application/json' \\
-  -d '{body}'
+  -d {body}
 
 """
 
