@@ -94,3 +94,19 @@ def test_a_field_given_twice_counts_once_for_us_and_for_the_engine(endpoint: End
     sent = msgspec.json.decode(prepared.body)
     assert (sent["model"], sent["n"]) == (prepared.model, prepared.n) == ("b", 2)
     assert prepared.body.count(b'"model"') == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "max_output"),
+    [
+        ({}, None),
+        ({"max_tokens": 7}, 7),
+        ({"max_tokens": 7, "n": 3}, 21),
+        ({"max_tokens": 7, "max_completion_tokens": 5, "n": 2}, 10),
+        ({"max_tokens": 0}, 0),
+    ],
+)
+def test_the_limit_of_a_reply_covers_all_its_choices(fields: dict[str, object], max_output: int | None) -> None:
+    prepared = prepare(chat(**fields), "chat.completions")
+    assert prepared.max_output == max_output
+    assert prepared.prompt_bytes == len(msgspec.json.encode(MESSAGES))

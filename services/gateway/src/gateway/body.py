@@ -62,6 +62,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     choices: int
     """Choices that the reply may have: n × prompts."""
     n: int
+    max_output: int | None
+    """Tokens that all choices together may have; None when the client set no limit."""
+    prompt_bytes: int
+    """Size of what becomes the prompt, for an estimate."""
     fields: dict[str, msgspec.Raw]
     body: bytes
     """What the engine gets."""
@@ -86,13 +90,17 @@ def prepare(raw: bytes, endpoint: Endpoint) -> Prepared:
         fields["stream_options"] = FORCED_STREAM_OPTIONS
     include = options is not None and bool(options.include_usage)
     n = known.n or 1
+    choices = n * (_prompts(fields["prompt"]) if endpoint == "completions" else 1)
+    limit = known.max_tokens if known.max_completion_tokens is None else known.max_completion_tokens
     return Prepared(
         model=known.model,
         stream=stream,
         show_usage=include,
         show_continuous=include and options is not None and bool(options.continuous_usage_stats),
-        choices=n * (_prompts(fields["prompt"]) if endpoint == "completions" else 1),
+        choices=choices,
         n=n,
+        max_output=None if limit is None else limit * choices,
+        prompt_bytes=sum(len(memoryview(fields[name])) for name in ("messages", "prompt", "tools") if name in fields),
         fields=fields,
         body=msgspec.json.encode(fields),
     )
