@@ -3,11 +3,11 @@
 import secrets
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from common.bus import Bus, encode
 from common.db import Pool, transaction
@@ -15,26 +15,40 @@ from common.errors import Conflict, InvalidRequest, NotFound
 from common.events import KeyChanged
 from common.ids import new_id
 from gateway import keys, store
-from gateway.store import ApiKey, Environment, Tenant
+from gateway.store import ApiKey, Environment, Limit, Limits, Tenant
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
-Limit: TypeAlias = Annotated[int, Meta(ge=1, le=2_000_000_000)]
+Email: TypeAlias = Annotated[str, Meta(pattern=r"\A[^@\s]+@[^@\s]+\Z", max_length=320)]
+Plan: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Region: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{0,64}\Z")]
+S = TypeVar("S", bound=msgspec.Struct)
 DEFAULT_ENVIRONMENT = "production"
 
 
 class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
-    email: Annotated[str, Meta(pattern=r"\A[^@\s]+@[^@\s]+\Z", max_length=320)]
-    plan: Annotated[str, Meta(min_length=1, max_length=64)] = "pay_as_you_go"
+    email: Email
+    plan: Plan = "pay_as_you_go"
 
 
-class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    status: Literal["active", "suspended"]
+class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is absent stays as it is; `limits` are replaced as a whole."""
+
+    status: Literal["active", "suspended"] | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    plan: Plan | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
+
+
+class EnvironmentChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    region: Region | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
 
 
 class NewEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,62}\Z")]
-    region: Annotated[str, Meta(pattern=r"\A[a-z0-9-]{0,64}\Z")] = ""
+    region: Region = ""
 
 
 class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,13 +96,29 @@ class Accounts:
 
     async def change_tenant(self, id: UUID, change: TenantChange, now: datetime) -> Tenant:
         async with transaction(self._pool) as connection:
-            await store.set_status(connection, id, change.status)
-            found = await store.tenants(connection, id)
+            if not await store.lock_tenant(connection, id):
+                raise NotFound(f"no tenant {id}", param="id")
+            changed = _changed((await store.tenants(connection, id))[0], change)
+            await store.set_tenant(connection, changed)
             hashes = await store.hashes(connection, id)
-        if not found:
-            raise NotFound(f"no tenant {id}", param="id")
         await self._announce(id, hashes, now)
-        return found[0]
+        return changed
+
+    async def change_environment(
+        self, tenant_id: UUID, id: UUID, change: EnvironmentChange, now: datetime
+    ) -> Environment:
+        async with transaction(self._pool) as connection:
+            if not await store.lock_tenant(connection, tenant_id):
+                raise NotFound(f"no tenant {tenant_id}", param="id")
+            tenant = (await store.tenants(connection, tenant_id))[0]
+            found = next((e for e in tenant.environments if e.id == id), None)
+            if found is None:
+                raise NotFound(f"the tenant has no environment {id}", param="id")
+            changed = _changed(found, change)
+            await store.set_environment(connection, changed)
+            hashes = await store.hashes(connection, tenant_id)
+        await self._announce(tenant_id, hashes, now)
+        return changed
 
     async def create_environment(self, tenant_id: UUID, new: NewEnvironment) -> Environment:
         environment = Environment(new_id(), new.name, new.region)
@@ -144,3 +174,9 @@ class Accounts:
     async def _announce(self, tenant_id: UUID, hashes: list[str], now: datetime) -> None:
         event = KeyChanged(id=new_id(), time=now, tenant_id=tenant_id, hashes=tuple(hashes))
         await self._bus.tell("key.changed.v1", encode(event))
+
+
+def _changed(known: S, change: msgspec.Struct) -> S:
+    """`known` with every field that `change` sets."""
+    fields = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
+    return msgspec.structs.replace(known, **fields)

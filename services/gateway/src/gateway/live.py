@@ -1,6 +1,7 @@
 """One request in flight: what is known of it so far, and the usage record it ends in."""
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -8,6 +9,16 @@ import msgspec
 from common.events import Outcome, UsageRecorded, UsageSource
 from common.leases import Progress
 from gateway.sse import Stream, Usage
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """What all requests of one tenant, environment or key may take together; None is no limit."""
+
+    name: Literal["tenant", "environment", "key"]
+    id: str
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +32,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The only models that it may use; None is all."""
     expires_at: datetime | None = None
     suspended: bool = False
+    scopes: frozenset[str] = frozenset({"inference", "usage:read", "models:read"})
+    """What the key may be used for."""
+    limits: tuple[Layer, ...] = ()
+    """The layers that limit anything, the widest first."""
 
 
 class Live:

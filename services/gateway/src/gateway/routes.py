@@ -137,6 +137,12 @@ def build(services: Services, readiness: Readiness) -> Litestar:
     async def create_environment(tenant_id: UUID, data: accounts.NewEnvironment) -> Environment:
         return await services.accounts.create_environment(tenant_id, data)
 
+    @patch("/tenants/{tenant_id:uuid}/environments/{environment_id:uuid}")
+    async def change_environment(
+        tenant_id: UUID, environment_id: UUID, data: accounts.EnvironmentChange
+    ) -> Environment:
+        return await services.accounts.change_environment(tenant_id, environment_id, data, datetime.now(UTC))
+
     @post("/api-keys", status_code=201)
     async def create_key(data: accounts.NewKey) -> accounts.CreatedKey:
         return await services.accounts.create_key(data, datetime.now(UTC))
@@ -178,6 +184,7 @@ def build(services: Services, readiness: Readiness) -> Litestar:
             tenant,
             change_tenant,
             create_environment,
+            change_environment,
             create_key,
             list_keys,
             revoke_key,

@@ -2,20 +2,30 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import Meta
 
 from common.db import Connection
-from gateway.live import Caller
+from gateway.live import Caller, Layer
+
+Limit: TypeAlias = Annotated[int, Meta(ge=1, le=2_000_000_000)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
+    max_concurrency: Limit | None = None
 
 
 class Environment(msgspec.Struct, frozen=True):
     id: UUID
     name: str
     region: str
+    limits: Limits = Limits()
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +34,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     email: str
     plan: str
     status: Literal["active", "suspended"]
+    limits: Limits
     created_at: datetime
     environments: tuple[Environment, ...] = ()
 
@@ -53,7 +64,9 @@ KEY_COLUMNS = (
 async def caller(connection: Connection, digest: bytes) -> Caller | None:
     row = await connection.fetchrow(
         """
-        select k.id, k.tenant_id, k.environment_id, e.region, k.models, k.expires_at, t.status
+        select k.id, k.tenant_id, k.environment_id, e.region, k.models, k.expires_at, t.status,
+               t.limits as tenant_limits, e.limits as environment_limits,
+               k.requests_per_minute, k.tokens_per_minute, k.max_concurrency
         from gateway.api_keys k
         join gateway.tenants t on t.id = k.tenant_id
         join gateway.environments e on e.id = k.environment_id
@@ -63,6 +76,14 @@ async def caller(connection: Connection, digest: bytes) -> Caller | None:
     )
     if row is None:
         return None
+    tenant = msgspec.json.decode(row["tenant_limits"], type=Limits)
+    environment = msgspec.json.decode(row["environment_limits"], type=Limits)
+    key = Limits(row["requests_per_minute"], row["tokens_per_minute"], row["max_concurrency"])
+    layers = (
+        Layer("tenant", str(row["tenant_id"]), *msgspec.structs.astuple(tenant)),
+        Layer("environment", str(row["environment_id"]), *msgspec.structs.astuple(environment)),
+        Layer("key", str(row["id"]), *msgspec.structs.astuple(key)),
+    )
     return Caller(
         api_key_id=row["id"],
         tenant_id=row["tenant_id"],
@@ -71,6 +92,11 @@ async def caller(connection: Connection, digest: bytes) -> Caller | None:
         models=None if row["models"] is None else frozenset(row["models"]),
         expires_at=row["expires_at"],
         suspended=row["status"] == "suspended",
+        limits=tuple(
+            layer
+            for layer, limits in zip(layers, (tenant, environment, key), strict=True)
+            if any(limit is not None for limit in msgspec.structs.astuple(limits))
+        ),
     )
 
 
@@ -96,8 +122,8 @@ async def tenants(connection: Connection, id: UUID | None = None) -> list[Tenant
     """All, oldest first, or the one."""
     rows = await connection.fetch(
         """
-        select t.id, t.name, t.email, t.plan, t.status, t.created_at,
-               e.id as environment_id, e.name as environment, e.region
+        select t.id, t.name, t.email, t.plan, t.status, t.limits, t.created_at,
+               e.id as environment_id, e.name as environment, e.region, e.limits as environment_limits
         from gateway.tenants t join gateway.environments e on e.tenant_id = t.id
         where $1::uuid is null or t.id = $1
         order by t.id, e.id
@@ -114,15 +140,46 @@ async def tenants(connection: Connection, id: UUID | None = None) -> list[Tenant
             email=rows[0]["email"],
             plan=rows[0]["plan"],
             status=rows[0]["status"],
+            limits=msgspec.json.decode(rows[0]["limits"], type=Limits),
             created_at=rows[0]["created_at"],
-            environments=tuple(Environment(row["environment_id"], row["environment"], row["region"]) for row in rows),
+            environments=tuple(
+                Environment(
+                    row["environment_id"],
+                    row["environment"],
+                    row["region"],
+                    msgspec.json.decode(row["environment_limits"], type=Limits),
+                )
+                for row in rows
+            ),
         )
         for tenant, rows in found.items()
     ]
 
 
-async def set_status(connection: Connection, id: UUID, status: str) -> None:
-    await connection.execute("update gateway.tenants set status = $2 where id = $1", id, status)
+async def set_tenant(connection: Connection, tenant: Tenant) -> None:
+    await connection.execute(
+        "update gateway.tenants set name = $2, email = $3, plan = $4, status = $5, limits = $6 where id = $1",
+        tenant.id,
+        tenant.name,
+        tenant.email,
+        tenant.plan,
+        tenant.status,
+        msgspec.json.encode(tenant.limits).decode(),
+    )
+
+
+async def set_environment(connection: Connection, environment: Environment) -> None:
+    await connection.execute(
+        "update gateway.environments set region = $2, limits = $3 where id = $1",
+        environment.id,
+        environment.region,
+        msgspec.json.encode(environment.limits).decode(),
+    )
+
+
+async def lock_tenant(connection: Connection, id: UUID) -> bool:
+    """Two changes of one tenant follow one another. False when there is none."""
+    return await connection.fetchval("select 1 from gateway.tenants where id = $1 for update", id) is not None
 
 
 async def hashes(connection: Connection, tenant_id: UUID) -> list[str]:
