@@ -37,6 +37,7 @@ async def test_fifty_streams_of_a_killed_gateway(make_stack: Any) -> None:
         async with asyncio.timeout(60):
             await flowing.wait()
         await stack.kill("gateway")
+        await stack.ready("gateway")
         ends = await asyncio.gather(*streams, return_exceptions=True)
         assert all(isinstance(end, APIError | OSError) or "peer closed" in str(end) for end in ends), ends
 

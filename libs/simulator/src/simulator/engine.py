@@ -82,7 +82,7 @@ class Engine:
             self._wheel.at(following, job.tick)
 
     def _count(self, job: Job) -> None:
-        if job.done.result() == "completed":
+        if not job.done.cancelled() and job.done.result() == "completed":
             for sequence in job.sequences:
                 self.counters.finished[sequence.finish] += 1
 

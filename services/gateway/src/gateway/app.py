@@ -19,6 +19,7 @@ from gateway.inference import Inference
 from gateway.leases import Leases
 from gateway.nodes import Nodes
 from gateway.placement import Placement
+from gateway.server import Server, listening
 from gateway.settings import Settings
 from gateway.settlement import Settlement
 from gateway.spool import Spool
@@ -54,7 +55,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         readiness = routes.Readiness()
         services = routes.Services(Accounts(pool, nats), identity, nodes, admin, nats, settings.max_body_bytes)
         others = routes.build(services, readiness)
-        door = Door(identity, inference, others, settings.max_body_bytes, settings.body_timeout)
+        door = Door(identity, inference, others)
+        server = Server(door, settings.max_body_bytes, settings.body_timeout, settings.client_stall_timeout)
 
         tasks = [
             asyncio.create_task(work)
@@ -69,7 +71,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         probes = http.Probes()
         if settings.metrics_port:
             await stack.enter_async_context(http.serving(probes, settings.metrics_host, settings.metrics_port))
-        async with http.serving(door, settings.host, settings.port) as stop_accepting:
+        async with listening(server, settings.host, settings.port) as stop_accepting:
             readiness.ready = probes.ready = True
             log.info("listening on %s:%s", settings.host, settings.port)
             await stopping.wait()

@@ -122,7 +122,7 @@ class Inference:
         except msgspec.MsgspecError as error:
             raise Elsewhere(UpstreamError("the engine's answer is not JSON")) from error
         live.outcome = "completed"
-        await reply.whole(body, exchange.connection.content_type)
+        reply.whole(body, exchange.connection.content_type)
 
     async def _stream(self, live: Live, exchange: Exchange, prepared: Prepared, reply: Reply) -> None:
         """Until the first part is sent another node may still be tried; after it, failures are told in the stream."""
@@ -141,7 +141,8 @@ class Inference:
                 if live.stream is None:
                     live.stream, live.first_token_at = stream, datetime.now(UTC)
                 if part:
-                    await reply.part(part)
+                    reply.part(part)
+                    await reply.client.drained()
             failure = errors.of_end(stream)
         except Broken as error:
             failure = UpstreamTimeout(str(error)) if isinstance(error, Stalled) else UpstreamError(str(error))
@@ -150,13 +151,13 @@ class Inference:
             live.stream = stream
         elif reply.started:
             live.outcome = "refused" if failure.status < 500 else "upstream_lost"
-            await reply.part(b"data: " + msgspec.json.encode(reply_of(failure)) + b"\n\n")
+            reply.part(b"data: " + msgspec.json.encode(reply_of(failure)) + b"\n\n")
         elif failure.status < 500:
             raise Refused(failure)
         else:
             live.stream = None  # nothing of it has reached the client
             raise Elsewhere(failure)
-        await reply.end()
+        reply.end()
 
     async def _suspect(self, node: Node) -> None:
         try:

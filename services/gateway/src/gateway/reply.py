@@ -1,15 +1,9 @@
-"""The HTTP reply to one request, over ASGI's `send`."""
-
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+"""The HTTP reply to one request, written straight to its client's connection."""
 
 import msgspec
 
 from common.errors import ApiError, reply_of
-from common.http import respond
-
-Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]  # Any: ASGI's messages
-Headers: TypeAlias = list[tuple[bytes, bytes]]
+from gateway.client import Client, Headers
 
 JSON = (b"content-type", b"application/json")
 STREAM: Headers = [
@@ -20,30 +14,33 @@ STREAM: Headers = [
 
 
 class Reply:
-    __slots__ = ("_headers", "_send", "started")
+    __slots__ = ("client", "headers", "started")
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self._headers: Headers = [(b"x-request-id", request_id.encode())]
+    def __init__(self, client: Client, request_id: str) -> None:
+        self.client = client
+        self.headers: Headers = [(b"x-request-id", request_id.encode())]
+        """May be added to until the reply has started."""
         self.started = False
 
-    async def whole(self, body: bytes, content_type: bytes = b"application/json", status: int = 200) -> None:
+    def whole(self, body: bytes, content_type: bytes = b"application/json", status: int = 200) -> None:
         self.started = True
-        await respond(self._send, status, body, [(b"content-type", content_type), *self._headers])
+        head = self.client.head(status, [(b"content-type", content_type), *self.headers], len(body))
+        self.client.write(head + body)
 
-    async def part(self, data: bytes) -> None:
+    def part(self, data: bytes) -> None:
         """A part of a stream, sent at once; the first one starts the reply."""
-        if not self.started:
+        framed = b"%x\r\n%s\r\n" % (len(data), data)
+        if self.started:
+            self.client.write(framed)
+        else:
             self.started = True
-            head = {"type": "http.response.start", "status": 200, "headers": [*STREAM, *self._headers]}
-            await self._send(head)
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            self.client.write(self.client.head(200, [*STREAM, *self.headers], None) + framed)
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """The end of a stream."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.client.write(b"0\r\n\r\n")
 
-    async def error(self, error: ApiError) -> None:
+    def error(self, error: ApiError) -> None:
         if error.retry_after is not None:
-            self._headers.append((b"retry-after", str(error.retry_after).encode()))
-        await self.whole(msgspec.json.encode(reply_of(error)), status=error.status)
+            self.headers.append((b"retry-after", str(error.retry_after).encode()))
+        self.whole(msgspec.json.encode(reply_of(error)), status=error.status)

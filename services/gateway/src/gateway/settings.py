@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 10 * 1024 * 1024
     body_timeout: float = 30.0
     """Seconds in which a request's body must have come."""
+    client_stall_timeout: float = 60.0
+    """Seconds after which a client that reads nothing is cut, and its node freed."""
     lease_ttl_ms: Annotated[int, Meta(ge=1000)] = 5000
     """A request whose gateway has been silent for this long is settled by the scheduler."""
     renew_ms: Annotated[int, Meta(ge=100)] = 1000

@@ -1,0 +1,77 @@
+"""The public port: connections accepted, deadlines kept, drained before the process ends."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from gateway.client import Client, Request
+
+log = logging.getLogger(__name__)
+Handler: TypeAlias = Callable[[Request, Client], Awaitable[None]]
+
+KEEP_ALIVE = 75.0
+"""Seconds that a connection may be idle between two requests."""
+
+
+class Server:
+    def __init__(self, handler: Handler, max_body_bytes: int, request_timeout: float, stall_timeout: float) -> None:
+        """Seconds: `request_timeout` for a request to come whole, `stall_timeout` for a client that reads nothing."""
+        self._handler = handler
+        self._request_timeout = request_timeout
+        self._stall_timeout = stall_timeout
+        self.max_body_bytes = max_body_bytes
+        self.clients: set[Client] = set()
+        self.draining = False
+
+    async def handle(self, request: Request, client: Client) -> None:
+        await self._handler(request, client)
+
+    def drain(self) -> None:
+        """No more requests on any connection after the present one."""
+        self.draining = True
+        for client in list(self.clients):
+            client.close()
+
+    async def sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0.5)
+            now = loop.time()
+            for client in list(self.clients):
+                self._look(client, now)
+
+    def _look(self, client: Client, now: float) -> None:
+        if client.stalled_since is not None and now - client.stalled_since > self._stall_timeout:
+            log.info("a client read nothing for %g s: cut", self._stall_timeout)
+            client.abort()
+        elif client.replying is None and client.receiving and now - client.since > self._request_timeout:
+            client.refuse_late()
+        elif client.replying is None and not client.receiving and now - client.since > KEEP_ALIVE:
+            client.close()
+
+
+@asynccontextmanager
+async def listening(server: Server, host: str, port: int) -> AsyncIterator[Callable[[], None]]:
+    """Accept until the block ends or what it yields is called. Several processes may listen on the same port."""
+    loop = asyncio.get_running_loop()
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    accepting = await loop.create_server(lambda: Client(server, loop), sock=listener, backlog=4096)
+    sweeping = asyncio.create_task(server.sweep())
+
+    def stop() -> None:
+        accepting.close()
+        server.drain()
+
+    try:
+        yield stop
+    finally:
+        stop()
+        sweeping.cancel()
+        for client in list(server.clients):
+            client.abort()
