@@ -81,10 +81,25 @@ async def test_without_a_price_nothing_of_the_batch_is_charged(
     with pytest.raises(Unpriced) as raised:
         await ledger.record(pool, [record(), unknown, early])
     assert raised.value.reasons == {
-        unknown.id: f"no price for model new in force at {unknown.started_at.isoformat()}",
-        early.id: f"no price for model demo-8b in force at {early.started_at.isoformat()}",
+        1: f"no price for model new in force at {unknown.started_at.isoformat()}",
+        2: f"no price for model demo-8b in force at {early.started_at.isoformat()}",
     }
     assert (await books()).usage == []
+
+
+async def test_a_record_without_a_price_does_not_keep_another_of_its_id_from_being_charged(
+    pool: Pool, put_price: Any, record: Record, books: Read
+) -> None:
+    await put_price()
+    lost = record(outcome="gateway_lost")
+    winner = msgspec.structs.replace(lost, outcome="completed", model="new", output_tokens=90)
+    with pytest.raises(Unpriced) as raised:
+        await ledger.record(pool, [winner, lost])
+    assert list(raised.value.reasons) == [0]
+    assert await ledger.record(pool, [lost]) == 1
+    await put_price("new")
+    assert await ledger.record(pool, [winner]) == 1
+    assert (await books()).cost == COST + 26 * 400_000
 
 
 async def test_concurrent_writers_of_the_same_records_neither_deadlock_nor_double(

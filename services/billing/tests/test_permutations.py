@@ -1,4 +1,5 @@
-"""Any order, duplication and batching of the same records gives the same ledger, rollup and outbox."""
+"""Any order, duplication and batching of the same records gives the same ledger, rollup and outbox, and the same
+records wait for a price, whenever it is put."""
 
 import asyncio
 import random
@@ -7,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from billing.precedence import strongest
 from common import db
 from common.db import Pool
 from common.events import UsageRecorded
-from common.ids import first_id, new_id
+from common.ids import first_id
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
@@ -34,7 +36,7 @@ def records(draw: st.DrawFn) -> UsageRecorded:
         tenant_id=UUID(int=draw(st.integers(1, 2))),
         environment_id=UUID(int=2),
         api_key_id=UUID(int=draw(st.integers(3, 4))),
-        model=draw(st.sampled_from(["cheap", "dear"])),
+        model=draw(st.sampled_from(["cheap", "dear", "late"])),
         node_id=draw(st.sampled_from([None, "node-1"])),
         endpoint="chat.completions",
         streamed=draw(st.booleans()),
@@ -57,13 +59,27 @@ def loop(postgres_dsn: str) -> Iterator[asyncio.Runner]:
 
 async def _clear(pool: Pool) -> None:
     await pool.execute("truncate billing.usage, billing.usage_hourly, billing.outbox")
+    # prices are append-only, even for their owner, unless triggers are off
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("set local session_replication_role = replica")
+        await connection.execute("delete from billing.prices where model = 'late'")
 
 
-async def _sell(pool: Pool) -> None:
-    for model, price in (("cheap", 3), ("dear", 7_000_000)):
+async def _charge(pool: Pool, batch: list[UsageRecorded]) -> list[UsageRecorded]:
+    """As the consumer does: what has no price is set aside, the rest is tried again; returns what was set aside."""
+    try:
+        await ledger.record(pool, batch)
+    except ledger.Unpriced as unpriced:
+        await ledger.record(pool, [event for index, event in enumerate(batch) if index not in unpriced.reasons])
+        return [batch[index] for index in unpriced.reasons]
+    return []
+
+
+async def _sell(pool: Pool, offers: dict[str, int]) -> None:
+    for model, price in offers.items():
         await prices.put(
             pool,
-            id=new_id(),
+            id=UUID(int=price),  # the same whenever it is put
             model=model,
             region="",
             input=price,
@@ -80,23 +96,26 @@ def test_every_order_and_batching_gives_the_same_books(
     opened = db.open_pool(postgres_dsn, "test", 2)
     pool = loop.run(opened.__aenter__())
     loop.run(db.migrate(pool, "billing"))
-    loop.run(_sell(pool))
+    loop.run(_sell(pool, {"cheap": 3, "dear": 7_000_000}))
 
     @settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(records(), min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(1, 5))
     def same(events: list[UsageRecorded], chance: random.Random, size: int) -> None:
         async def books(batches: list[list[UsageRecorded]]) -> Any:
             await _clear(pool)
-            for batch in batches:
-                await ledger.record(pool, batch)
-            return await read_books(pool)
+            waiting = [event for batch in batches for event in await _charge(pool, batch)]
+            early = await read_books(pool)
+            await _sell(pool, {"late": 11})
+            assert await _charge(pool, waiting) == []
+            return early, set(map(msgspec.json.encode, waiting)), await read_books(pool)
 
         once = loop.run(books([events]))
         again = events + chance.choices(events, k=chance.randint(0, 6))
         chance.shuffle(again)
         batches = [again[start : start + size] for start in range(0, len(again), size)]
         assert loop.run(books(batches)) == once
-        held = strongest(events)
+        held, (early, _, once) = strongest(events), once
+        assert {row[0] for row in early.usage} == {event.id for event in events if event.model != "late"}
         assert {row[0] for row in once.usage} == set(held)
         assert sum(row[-1] for row in once.hourly) == sum(row[-1] for row in once.outbox) == once.cost
         assert sum(row[-5] for row in once.hourly) == sum(row[-2] for row in once.outbox) == len(held)

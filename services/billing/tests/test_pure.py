@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from billing import intake, money
 from billing.partition import partitions_of
 from billing.precedence import rank, strongest
-from billing.pricing import Price, cost, in_force
+from billing.pricing import Book, Price, cost
 from billing.queries import hours, moment
 from common import bus
 from common.errors import InvalidRequest, Unprocessable
@@ -67,14 +67,14 @@ def a_price(region: str, day: int, input: int = 0, cached: int = 0, output: int 
 
 def test_the_price_in_force_is_the_regions_last_one_that_has_begun() -> None:
     a, b, eu = a_price("", 0), a_price("", 2), a_price("eu", 1)
-    known = [b, eu, a]
-    assert in_force(known, "m", "", NOW - DAY) is None
-    assert in_force(known, "m", "eu", NOW) == a
-    assert in_force(known, "m", "eu", NOW + DAY) == eu
-    assert in_force(known, "m", "eu", NOW + 3 * DAY) == eu
-    assert in_force(known, "m", "us", NOW + 2 * DAY) == b
-    assert in_force(known, "m", "us", NOW + 2 * DAY - timedelta(microseconds=1)) == a
-    assert in_force(known, "n", "us", NOW) is None
+    book = Book([b, eu, a])
+    assert book.in_force("m", "", NOW - DAY) is None
+    assert book.in_force("m", "eu", NOW) == a
+    assert book.in_force("m", "eu", NOW + DAY) == eu
+    assert book.in_force("m", "eu", NOW + 3 * DAY) == eu
+    assert book.in_force("m", "us", NOW + 2 * DAY) == b
+    assert book.in_force("m", "us", NOW + 2 * DAY - timedelta(microseconds=1)) == a
+    assert book.in_force("n", "us", NOW) is None
 
 
 def test_cached_tokens_pay_the_cached_price_only(record: Any) -> None:

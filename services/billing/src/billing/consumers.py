@@ -22,13 +22,7 @@ def usage(bus: Bus, pool: Pool) -> Consumer:
             changed = await ledger.record(pool, events)
         except ledger.Unpriced as unpriced:
             UNPRICED.inc(len(unpriced.reasons))
-            raise Rejected(
-                {
-                    index: unpriced.reasons[event.id]
-                    for index, event in enumerate(events)
-                    if event.id in unpriced.reasons
-                }
-            ) from unpriced
+            raise Rejected(unpriced.reasons) from unpriced
         RECORDED.inc(changed)
         REPEATED.inc(len(events) - changed)
         BATCH_SECONDS.observe(time.perf_counter() - began)

@@ -1,22 +1,21 @@
 """Charges usage: prices a batch and writes ledger, rollup and outbox in one transaction, each request once."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from billing import store
 from billing.changes import Change, Entry, by_tenant, hourly
 from billing.partition import partitions_of
 from billing.precedence import rank, strongest
-from billing.pricing import Price, cost, in_force
+from billing.pricing import Book, cost
 from common.db import Connection, Pool, transaction
 from common.events import UsageRecorded
 
 
 class Unpriced(Exception):
-    """Requests of which nobody has said what they cost: id → reason. Nothing was charged."""
+    """Records of which nobody has said what they cost: index → reason. Nothing was charged."""
 
-    def __init__(self, reasons: dict[UUID, str]) -> None:
-        super().__init__(f"{len(reasons)} requests have no price")
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__(f"{len(reasons)} records have no price")
         self.reasons = reasons
 
 
@@ -25,12 +24,11 @@ async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
 
     Raises Unpriced when some cannot be charged, Unavailable without the database; then none is.
     """
-    held = list(strongest(events).values())
     async with transaction(pool) as connection:
-        for partition in partitions_of(event.id for event in held):
+        for partition in partitions_of(event.id for event in events):
             await store.add_partition(connection, partition)
     async with transaction(pool) as connection:
-        changes = await _write(connection, await _priced(connection, held))
+        changes = await _write(connection, _holding(await _priced(connection, events)))
         if differences := hourly(changes):
             await store.add_to_rollup(connection, differences)
         if owed := by_tenant(differences):
@@ -40,21 +38,27 @@ async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
 
 async def _priced(connection: Connection, events: Sequence[UsageRecorded]) -> list[Entry]:
     await store.share_prices(connection)
-    known: dict[str, list[Price]] = {}
-    for price in await store.prices(connection, {event.model for event in events}):
-        known.setdefault(price.model, []).append(price)
+    book = Book(await store.prices(connection, {event.model for event in events}))
     entries: list[Entry] = []
-    missing: dict[UUID, str] = {}
-    for event in events:
-        version = in_force(known.get(event.model, ()), event.model, event.region, event.started_at)
+    missing: dict[int, str] = {}
+    for index, event in enumerate(events):
+        version = book.in_force(event.model, event.region, event.started_at)
         if version is None:
             where = f" in {event.region}" if event.region else ""
-            missing[event.id] = f"no price for model {event.model}{where} in force at {event.started_at.isoformat()}"
+            missing[index] = f"no price for model {event.model}{where} in force at {event.started_at.isoformat()}"
         else:
             entries.append(Entry(event, version.id, cost(event, version)))
     if missing:
         raise Unpriced(missing)
     return entries
+
+
+def _holding(entries: Sequence[Entry]) -> list[Entry]:
+    """One of each id, in order of id. Chosen once all have a price: a record that waits for one must not keep a weaker
+    one from being charged that would have been charged in a batch before it."""
+    held = strongest(entry.event for entry in entries)
+    lines = {entry.event.id: entry for entry in entries if entry.event is held[entry.event.id]}
+    return [lines[id] for id in held]
 
 
 async def _write(connection: Connection, entries: Sequence[Entry]) -> list[Change]:

@@ -32,4 +32,4 @@ def strongest(events: Iterable[UsageRecorded]) -> dict[UUID, UsageRecorded]:
         known = found.get(event.id)
         if known is None or rank(event) > rank(known):
             found[event.id] = event
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: item[0].int))

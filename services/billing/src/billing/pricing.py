@@ -1,5 +1,6 @@
 """Tokens to money. Pure: no clock, no I/O, no floats."""
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
@@ -26,10 +27,26 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
 
 
-def in_force(prices: Iterable[Price], model: str, region: str, at: datetime) -> Price | None:
-    """The version that a request of this moment pays: its region's, else the one for any region."""
-    known = [p for p in prices if p.model == model and p.region in (region, ANY_REGION) and p.effective_from <= at]
-    return max(known, key=lambda p: (p.region == region, p.effective_from), default=None)
+class Book:
+    """Versions by model and region, in order of time."""
+
+    def __init__(self, prices: Iterable[Price]) -> None:
+        self._versions: dict[tuple[str, str], list[Price]] = {}
+        for price in sorted(prices, key=_start):
+            self._versions.setdefault((price.model, price.region), []).append(price)
+
+    def in_force(self, model: str, region: str, at: datetime) -> Price | None:
+        """The version that a request of this moment pays: its region's, else the one for any region."""
+        return self._latest(model, region, at) or (self._latest(model, ANY_REGION, at) if region else None)
+
+    def _latest(self, model: str, region: str, at: datetime) -> Price | None:
+        versions = self._versions.get((model, region), ())
+        begun = bisect_right(versions, at, key=_start)
+        return versions[begun - 1] if begun else None
+
+
+def _start(price: Price) -> datetime:
+    return price.effective_from
 
 
 def cost(event: UsageRecorded, price: Price) -> int:

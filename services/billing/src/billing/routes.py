@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from billing import money, prices, store, views
+from billing.pricing import Book
 from billing.queries import grouping, hours, moment
 from common import dead_letters
 from common.bus import Bus
@@ -175,4 +176,5 @@ async def _priced(admin: Admin, model: str | None, id: UUID | None = None) -> li
     async with transaction(admin.pool) as connection:
         now = await store.now(connection)
         known = await store.prices(connection, None if model is None else [model])
-    return [views.priced(price, known, now) for price in known if id is None or price.id == id]
+    book = Book(known)
+    return [views.priced(price, book, now) for price in known if id is None or price.id == id]

@@ -1,6 +1,6 @@
 """Usage and prices as callers see them: exact decimal dollars, absent what was not asked for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 from uuid import UUID
@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from billing.changes import Entry, Sums, total
 from billing.money import usd
-from billing.pricing import Price, in_force
+from billing.pricing import Book, Price
 from common.events import UsageRecorded
 
 By: TypeAlias = Literal["model", "key", "environment", "day", "hour"]
@@ -76,8 +76,8 @@ def record(entry: Entry) -> Record:
     return Record(**msgspec.structs.asdict(entry.event), cost_usd=usd(entry.cost))
 
 
-def priced(price: Price, known: Iterable[Price], now: datetime) -> Priced:
-    """`known` are all versions of its model."""
+def priced(price: Price, book: Book, now: datetime) -> Priced:
+    """`book` has all versions of its model."""
     return Priced(
         id=price.id,
         model=price.model,
@@ -89,7 +89,7 @@ def priced(price: Price, known: Iterable[Price], now: datetime) -> Priced:
         effective_from=price.effective_from,
         created_at=price.created_at,
         created_by=price.created_by,
-        current=in_force(known, price.model, price.region, now) == price,
+        current=book.in_force(price.model, price.region, now) == price,
     )
 
 
