@@ -7,18 +7,42 @@ the namespace is in braces so that all keys share a Redis Cluster slot. Times ar
 | function | arguments after the key | answer |
 |---|---|---|
 | `cl_take` | id, ttl, intent, random < 1, (node, capacity, weight)… | `[node, its live requests]`; `[]`: all are full |
+| `cl_admit` | id, ttl, intent, random, *admission*, (node, capacity, weight)… | `[kind, which, number, …standing]` |
 | `cl_renew` | ttl, then (id, progress)… | ids without a lease |
 | `cl_assert` | id, ttl, intent, node, progress | 1 |
-| `cl_return` | id… | how many were held |
+| `cl_return` | id… | how many were held; they have used nothing |
+| `cl_end` | (id, tokens, cost)… | how many were held; they have used this |
 | `cl_reap` | limit, claim | `[[id, intent, progress, node], …]`, expired and now claimed for `claim` ms |
 | `cl_settle` | id… | how many were dropped; a lease renewed since it was reaped stays |
 | `cl_load` | node… | live requests of each |
+| `cl_unrecorded` | scope | `[version, [id, …]]` |
+| `cl_record` | scope, version, n, n × (budget, spent), id… | 1; 0 when a later version is known |
+| `cl_held` | scope… | `[[held, spent and not recorded], …]` |
 
 `cl_take` for an id whose lease is live on one of the offered nodes extends it and answers that node again; otherwise
 the lease moves, keeping its progress. After `[]` it stays where it was, being the record of what has been delivered:
 every id that was ever taken is returned in the end. Capacity 0 is no limit. Among equals of (live + 1) / weight the
 random number chooses. A lease that expired frees its slot at once; until a reaper has settled it, `cl_renew` revives
 it, even over the node's capacity.
+
+`cl_admit` is `cl_take` for a request that has no lease yet, and decides limits, budgets and slot together: all of them
+are taken, or none. Its *admission* is: tokens (estimated), n, n × (layer, requests a minute, tokens a minute,
+concurrency; 0 is no limit), scope, API key, amount, version, n, n × (budget, spent, limit). `kind` of the answer is
+
+- `ok`: `which` is the node, `number` its live requests;
+- `requests`, `tokens`, `concurrency`: the layer numbered `which` from 1 refuses, for `number` ms from now;
+- `budget`: the amount does not fit into the budget numbered `which`; `number` > 0 is when a hold may have been released;
+- `full`: nothing is in the way but the nodes.
+
+`standing` is limit, remaining and ms until all of it is there again, of the layer with the fewest requests remaining,
+then the same of tokens; limit -1 is none. A minute's allowance is a bucket that drains evenly: at once it takes the
+whole allowance, in t minutes 1 + t of it. A running request's estimate stays reserved until its lease ends, then what it
+used takes its place, over the limit if need be. A layer's concurrency is its live leases.
+
+Money is whole micro-dollars; amounts are rounded up and limits down. A request's `amount` is held in its scope (the
+tenant) until its lease ends: then its cost takes the place of the hold (when a reaper ends it, the hold's full amount),
+until `cl_record` brings billing's sums together with the ids that they include. Budgets named `key:…` count what the API
+key's requests hold, others what the scope's hold. What `cl_admit` passes as spent counts only until the first `cl_record`.
 """
 
 from datetime import datetime
@@ -36,6 +60,15 @@ class Progress(msgspec.Struct, frozen=True, array_like=True):
     output_tokens: int = 0
     first_token_at: datetime | None = None
     attempts: int = 1
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """What `cl_admit` limits; 0 is no limit."""
+
+    key: str
+    requests: int = 0
+    tokens: int = 0
+    concurrency: int = 0
 
 
 def leases_key(namespace: str) -> str:
