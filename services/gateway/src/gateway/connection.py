@@ -28,6 +28,7 @@ class Connection(asyncio.Protocol):
         self._parts: deque[bytes] = deque()
         self._waiting = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
         self._paused = False
         self._failure: str | None = None
         self._released = False
@@ -36,6 +37,7 @@ class Connection(asyncio.Protocol):
         self.complete = True
         self.keep_alive = False
         self.exchanges = 0
+        self.body_began = False
         self.heard_at = 0.0
         """Loop time of the last byte, for whoever ends stalled exchanges."""
         self.idle_since = 0.0
@@ -70,6 +72,12 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def on_body(self, body: bytes) -> None:
+        self.body_began = True
+        if self._sink is not None:
+            if self._sink(body):
+                self._sink = None
+                self._wake()
+            return
         self._parts.append(body)
         self._waiting += len(body)
         if self._waiting > HIGH_WATER and not self._paused and self._transport is not None:
@@ -86,6 +94,11 @@ class Connection(asyncio.Protocol):
     # for the exchange
 
     @property
+    def paused(self) -> bool:
+        """Nothing is read from the engine, because its client does not read."""
+        return self._transport is not None and not self._transport.is_reading()
+
+    @property
     def usable(self) -> bool:
         return self._failure is None and self._transport is not None and not self._transport.is_closing()
 
@@ -94,6 +107,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._parser = httptools.HttpResponseParser(self)
         self.status, self.content_type, self.complete, self._released = 0, b"", False, False
+        self.body_began = False
         self.exchanges += 1
         self.heard_at = self._loop.time()
         self._transport.write(request)
@@ -124,6 +138,32 @@ class Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         return data
+
+    async def relay(self, sink: Callable[[bytes], bool]) -> None:
+        """Hand the body to `sink` as it comes, from the socket's callback, until it answers True or the body ends.
+
+        Raises Broken.
+        """
+        while self._parts:
+            if sink(self._parts.popleft()):
+                return
+        self._waiting = 0
+        if self.complete:
+            return
+        self._sink = sink
+        try:
+            while self._sink is not None and not self.complete:
+                if self._failure is not None:
+                    raise Broken(self._failure)
+                await self._wait()
+        finally:
+            self._sink = None
+
+    def pause(self) -> asyncio.Transport | None:
+        """Let the engine wait until the caller resumes the transport."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        return self._transport
 
     def release(self) -> None:
         """The caller is done: keep the connection when the response has ended, else cut it, which aborts the engine."""

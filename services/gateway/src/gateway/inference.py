@@ -15,6 +15,7 @@ from gateway.connection import Broken
 from gateway.errors import Elsewhere, Refused
 from gateway.live import Caller, Live
 from gateway.placement import Placement
+from gateway.relay import Relay
 from gateway.reply import Reply
 from gateway.settlement import Settlement
 from gateway.sse import Stream, Usage
@@ -134,15 +135,7 @@ class Inference:
         )
         failure: ApiError | None = None
         try:
-            while not stream.done and stream.error is None and (data := await exchange.read()):
-                part = stream.feed(data)
-                if not stream.events:
-                    continue  # comments; the status can still change
-                if live.stream is None:
-                    live.stream, live.first_token_at = stream, datetime.now(UTC)
-                if part:
-                    reply.part(part)
-                    await reply.client.drained()
+            await exchange.relay(Relay(live, stream, exchange, reply))
             failure = errors.of_end(stream)
         except Broken as error:
             failure = UpstreamTimeout(str(error)) if isinstance(error, Stalled) else UpstreamError(str(error))

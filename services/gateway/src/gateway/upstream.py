@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,13 +30,12 @@ class Stalled(Broken):
 class Exchange:
     """One request to one engine. `head`, `read` as of Connection; raises Broken, or Stalled when a deadline cut it."""
 
-    __slots__ = ("connection", "first_byte_at", "stalled", "started_at", "upstream")
+    __slots__ = ("connection", "stalled", "started_at", "upstream")
 
     def __init__(self, upstream: "Upstream", connection: Connection, started_at: float) -> None:
         self.upstream = upstream
         self.connection = connection
         self.started_at = started_at
-        self.first_byte_at = 0.0
         self.stalled = False
 
     async def head(self) -> int:
@@ -49,9 +49,14 @@ class Exchange:
             data = await self.connection.read()
         except Broken as error:
             raise self._told(error) from error
-        if not self.first_byte_at:
-            self.first_byte_at = self.connection.heard_at
         return data
+
+    async def relay(self, sink: Callable[[bytes], bool]) -> None:
+        """As of Connection."""
+        try:
+            await self.connection.relay(sink)
+        except Broken as error:
+            raise self._told(error) from error
 
     async def rest(self) -> bytes:
         """The body up to its end."""
@@ -98,10 +103,11 @@ class Upstream:
             await asyncio.sleep(SWEEP)
             now = loop.time()
             for exchange in list(self._live):
-                limit = self._timeouts.idle if exchange.first_byte_at else self._timeouts.first_byte
-                if not exchange.connection.complete and now - exchange.connection.heard_at > limit:
+                connection = exchange.connection
+                limit = self._timeouts.idle if connection.body_began else self._timeouts.first_byte
+                if not connection.complete and not connection.paused and now - connection.heard_at > limit:
                     exchange.stalled = True
-                    exchange.connection.abort(f"the engine was silent for {limit:g} s")
+                    connection.abort(f"the engine was silent for {limit:g} s")
             for connections in self._idle.values():
                 while connections and now - connections[0].idle_since > REUSE_WITHIN:
                     connections.pop(0).abort("idle")
