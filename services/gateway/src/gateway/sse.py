@@ -6,8 +6,11 @@ choices sums them; an error comes as `data: {"error": …}` and is followed by `
 """
 
 import re
+from typing import Protocol
 
 import msgspec
+
+from common.errors import ApiError, reply_of
 
 USAGE = b',"usage":{'
 _USAGE_OBJECT = re.compile(rb',"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
@@ -17,7 +20,7 @@ _ABORTED = b'"finish_reason":"abort"'
 _ERROR = b'data: {"error":'
 
 
-class _CachedTokens(msgspec.Struct, frozen=True):
+class CachedTokens(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
@@ -26,7 +29,7 @@ class Usage(msgspec.Struct, frozen=True):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _CachedTokens | None = None
+    prompt_tokens_details: CachedTokens | None = None
 
     @property
     def cached_tokens(self) -> int:
@@ -49,8 +52,34 @@ class _ErrorEvent(msgspec.Struct, frozen=True):
     error: EngineError
 
 
+class ReplyStream(Protocol):
+    """One streamed reply, of any endpoint. Tokens are cumulative."""
+
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    events: int
+    final: bool
+    """The engine has given its own sum."""
+    done: bool
+    aborted: bool
+    error: "EngineError | None"
+
+    @property
+    def estimated(self) -> bool:
+        """Until `final`, tokens are a guess; `text` is then what can be counted."""
+
+    @property
+    def text(self) -> bytes: ...
+    def feed(self, data: bytes) -> bytes: ...
+    def told(self, error: ApiError) -> bytes: ...
+
+
 class Stream:
     """One reply. `feed` takes the bytes as they come, cut anywhere, and answers the bytes for the client."""
+
+    estimated = False
+    text = b""
 
     __slots__ = (
         "_choices",
@@ -86,6 +115,10 @@ class Stream:
         self.done = False
         self.aborted = False
         self.error: EngineError | None = None
+
+    def told(self, error: ApiError) -> bytes:
+        """An error as an event of this stream."""
+        return b"data: " + msgspec.json.encode(reply_of(error)) + b"\n\n"
 
     def feed(self, data: bytes) -> bytes:
         if self._rest:
