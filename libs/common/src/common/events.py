@@ -85,8 +85,39 @@ class KeyChanged(msgspec.Struct, frozen=True, tag_field="type", tag="key.changed
     hashes: tuple[str, ...] = ()
 
 
-Event: TypeAlias = UsageRecorded | NodeRegistered | NodeLost | ScaleRequested | KeyChanged
-ALL: tuple[type[msgspec.Struct], ...] = (UsageRecorded, NodeRegistered, NodeLost, ScaleRequested, KeyChanged)
+class AuditRecorded(msgspec.Struct, frozen=True, tag_field="type", tag="audit.recorded.v1", kw_only=True):
+    """One entry of the audit log, published at least once, in the order of `seq`.
+
+    `hash` = SHA-256 of `prev_hash` (as bytes) and the other fields but `type` as JSON with sorted keys.
+    """
+
+    id: UUID
+    time: Time
+    seq: Annotated[int, Meta(ge=1)]
+    actor: str
+    action: str
+    target: str
+    tenant_id: UUID | None = None
+    status: int | None = None
+    """HTTP's; None while a call is being forwarded to the service that owns it."""
+    count: Annotated[int, Meta(ge=1)] = 1
+    address: str
+    request_id: str
+    before_sha256: str | None = None
+    after_sha256: str | None = None
+    prev_hash: str
+    hash: str
+
+
+Event: TypeAlias = UsageRecorded | NodeRegistered | NodeLost | ScaleRequested | KeyChanged | AuditRecorded
+ALL: tuple[type[msgspec.Struct], ...] = (
+    UsageRecorded,
+    NodeRegistered,
+    NodeLost,
+    ScaleRequested,
+    KeyChanged,
+    AuditRecorded,
+)
 
 
 def subject_of(event: msgspec.Struct) -> str:
