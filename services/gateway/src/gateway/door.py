@@ -10,10 +10,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from common.errors import ApiError, InvalidApiKey, MethodNotAllowed, RequestTooLarge
 from common.ids import new_id
 from gateway import asgi
-from gateway.body import Endpoint, prepare
+from gateway.body import prepare
 from gateway.client import Client, Request
+from gateway.endpoints import BY_PATH, TABLE
 from gateway.identity import Identity
-from gateway.inference import PATHS, Inference
+from gateway.inference import Inference
 from gateway.reply import Reply
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ SECONDS = Histogram(
     ["endpoint"],
     buckets=(0.01, 0.1, 1, 10, 100),
 )
-_ENDPOINTS: dict[bytes, Endpoint] = {path.encode(): endpoint for endpoint, path in PATHS.items()}
 
 
 class Door:
@@ -38,12 +38,12 @@ class Door:
         self._others = others
 
     async def __call__(self, request: Request, client: Client) -> None:
-        endpoint = _ENDPOINTS.get(request.path)
+        endpoint = BY_PATH.get(request.path)
         if endpoint is None:
             await asgi.serve(self._others, request, client)
             return
         id = new_id()
-        reply = Reply(client, str(id))
+        reply = Reply(client, str(id), TABLE[endpoint].error)
         status = 200
         began = time.monotonic()
         LIVE.inc()
@@ -73,8 +73,13 @@ class Door:
 
 
 def bearer(headers: list[tuple[bytes, bytes]]) -> str:
-    """The key of `Authorization: Bearer …`; raises InvalidApiKey."""
+    """The key of `Authorization: Bearer …`, or else of Anthropic's `x-api-key`; raises InvalidApiKey."""
+    key = None
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             return value[7:].strip().decode("latin-1")
+        if name == b"x-api-key":
+            key = value.strip().decode("latin-1")
+    if key:
+        return key
     raise InvalidApiKey("no API key: send it as `Authorization: Bearer …`")

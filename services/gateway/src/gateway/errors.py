@@ -3,7 +3,7 @@
 import msgspec
 
 from common.errors import ApiError, InvalidRequest, NoCapacity, RequestTooLarge, UpstreamError
-from gateway.sse import EngineError, Stream
+from gateway.sse import EngineError, ReplyStream
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Elsewhere(Exception):
         self.error = error
 
 
-def of_end(stream: Stream) -> ApiError | None:
+def of_end(stream: ReplyStream) -> ApiError | None:
     """What is wrong with a stream that has ended; None when nothing is."""
     if stream.error is not None:
         return of_stream(stream.error)
@@ -50,6 +50,8 @@ def of_response(status: int, body: bytes) -> ApiError:
         if status == 413:
             raise Refused(RequestTooLarge(error.message, param=error.param))
         raise Refused(InvalidRequest(error.message, param=error.param))
+    if status in (405, 501) or (status == 404 and body.startswith(b'{"detail"')):
+        raise Refused(InvalidRequest("the model does not support this endpoint", param="model"))
     if status in (429, 503):
         return NoCapacity("every node is busy", retry_after=1, code="overloaded")
     return UpstreamError(f"the engine answered {status}")

@@ -7,26 +7,20 @@ from uuid import UUID
 import msgspec
 
 from common.bus import Bus
-from common.errors import ApiError, Forbidden, NoCapacity, Unavailable, UpstreamError, UpstreamTimeout, reply_of
+from common.errors import ApiError, Forbidden, NoCapacity, Unavailable, UpstreamError, UpstreamTimeout
 from common.routing import Node
 from gateway import errors
 from gateway.body import Endpoint, Prepared
 from gateway.connection import Broken
+from gateway.endpoints import TABLE
 from gateway.errors import Elsewhere, Refused
 from gateway.live import Caller, Live
 from gateway.placement import Placement
 from gateway.relay import Relay
 from gateway.reply import Reply
 from gateway.settlement import Settlement
-from gateway.sse import Stream, Usage
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Exchange, Stalled, Upstream
-
-PATHS: dict[Endpoint, str] = {"chat.completions": "/v1/chat/completions", "completions": "/v1/completions"}
-
-
-class _Reply(msgspec.Struct, frozen=True):
-    usage: Usage | None = None
 
 
 class Inference:
@@ -69,7 +63,9 @@ class Inference:
                 live.outcome = "client_disconnected"
             raise
         finally:
-            ask = self._tokenizer.of(endpoint, prepared) if _left_early(live) else None
+            if not TABLE[endpoint].billed:
+                live.outcome = None
+            ask = self._tokenizer.of(endpoint, prepared) if live.uncounted else None
             self._settlement.end(live, ask)
 
     async def _attempts(self, live: Live, endpoint: Endpoint, prepared: Prepared, reply: Reply) -> None:
@@ -86,7 +82,7 @@ class Inference:
             live.node_id, live.leased, live.attempts = node.id, live.leased or placed.leased, attempt
             self._placement.live[node.id] += 1
             try:
-                exchange = await self._upstream.send(node, PATHS[endpoint], prepared.body, str(live.id))
+                exchange = await self._upstream.send(node, TABLE[endpoint].engine_path, prepared.body, str(live.id))
                 try:
                     await self._exchange(live, exchange, prepared, reply)
                     return
@@ -119,7 +115,7 @@ class Inference:
             return
         body = await exchange.rest()
         try:
-            live.usage = msgspec.json.decode(body, type=_Reply).usage or Usage()
+            live.usage = TABLE[live.endpoint].usage(body)
         except msgspec.MsgspecError as error:
             raise Elsewhere(UpstreamError("the engine's answer is not JSON")) from error
         live.outcome = "completed"
@@ -127,12 +123,7 @@ class Inference:
 
     async def _stream(self, live: Live, exchange: Exchange, prepared: Prepared, reply: Reply) -> None:
         """Until the first part is sent another node may still be tried; after it, failures are told in the stream."""
-        stream = Stream(
-            show_usage=prepared.show_usage,
-            show_continuous=prepared.show_continuous,
-            choices=prepared.choices,
-            n=prepared.n,
-        )
+        stream = TABLE[live.endpoint].stream(prepared)
         failure: ApiError | None = None
         try:
             await exchange.relay(Relay(live, stream, exchange, reply))
@@ -144,7 +135,7 @@ class Inference:
             live.stream = stream
         elif reply.started:
             live.outcome = "refused" if failure.status < 500 else "upstream_lost"
-            reply.part(b"data: " + msgspec.json.encode(reply_of(failure)) + b"\n\n")
+            reply.part(stream.told(failure))
         elif failure.status < 500:
             raise Refused(failure)
         else:
@@ -157,8 +148,3 @@ class Inference:
             await self._bus.tell("node.suspected", msgspec.json.encode({"node_id": node.id}))
         except Unavailable:
             return  # the scheduler's own probes find it, a little later
-
-
-def _left_early(live: Live) -> bool:
-    """The client left before the engine told how long the prompt is, and the engine was working on it."""
-    return live.outcome == "client_disconnected" and not (live.stream is not None and live.stream.input_tokens)

@@ -8,7 +8,8 @@ import msgspec
 
 from common.events import Outcome, UsageRecorded, UsageSource
 from common.leases import Progress
-from gateway.sse import Stream, Usage
+from gateway.body import Endpoint
+from gateway.sse import ReplyStream, Usage
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -38,12 +39,20 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The layers that limit anything, the widest first."""
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """Tokens by an engine's tokenizer."""
+
+    prompt: int = 0
+    reply: int = 0
+
+
 class Live:
     """Mutable on purpose: the stream writes to it, the renewal and the settlement read from it."""
 
     __slots__ = (
         "attempts",
         "caller",
+        "counted",
         "endpoint",
         "first_token_at",
         "id",
@@ -52,7 +61,6 @@ class Live:
         "model",
         "node_id",
         "outcome",
-        "prompt_tokens",
         "reached_engine",
         "started_at",
         "stream",
@@ -61,7 +69,7 @@ class Live:
     )
 
     def __init__(
-        self, *, id: UUID, caller: Caller, model: str, endpoint: str, streamed: bool, started_at: datetime
+        self, *, id: UUID, caller: Caller, model: str, endpoint: Endpoint, streamed: bool, started_at: datetime
     ) -> None:
         self.id = id
         self.caller = caller
@@ -76,13 +84,23 @@ class Live:
         """An engine has the request and has not refused it."""
         self.outcome: Outcome | None = None
         """None while it runs, and for requests that leave no record."""
-        self.stream: Stream | None = None
+        self.stream: ReplyStream | None = None
         self.usage: Usage | None = None
         """Of a reply that was not streamed."""
-        self.prompt_tokens: int | None = None
-        """Counted by the engine's tokenizer, for a request that ended before the engine told."""
+        self.counted: Counted | None = None
+        """For a request that ended before the engine told."""
         self.first_token_at: datetime | None = None
         self.intent = msgspec.json.encode(self.record(started_at, "gateway_lost"))
+
+    @property
+    def uncounted(self) -> bool:
+        """It ended while an engine was working on it that had not told the tokens."""
+        stream = self.stream
+        if self.outcome is None or self.usage is not None or (stream is not None and stream.final):
+            return False
+        if stream is not None and stream.estimated:
+            return True
+        return self.outcome == "client_disconnected" and (stream is None or not stream.input_tokens)
 
     def progress(self) -> Progress:
         stream = self.stream
@@ -124,7 +142,11 @@ class Live:
             return "engine", prompt, min(usage.cached_tokens, prompt), usage.completion_tokens or 0
         if stream is not None and stream.final:
             return "engine", stream.input_tokens, stream.cached_tokens, stream.output_tokens
+        counted = self.counted or Counted()
+        if stream is not None and stream.estimated:
+            reply = counted.reply or stream.output_tokens
+            return "estimated", counted.prompt or stream.input_tokens, stream.cached_tokens, reply
         if stream is not None and stream.input_tokens:
             return "continuous", stream.input_tokens, stream.cached_tokens, stream.output_tokens
         # an engine that reports no usage on its chunks: an event is a token at least
-        return "estimated", self.prompt_tokens or 0, 0, stream.events if stream is not None else 0
+        return "estimated", counted.prompt, 0, counted.reply or (stream.events if stream is not None else 0)

@@ -84,6 +84,7 @@ class Events:
         "final",
         "input_tokens",
         "output_tokens",
+        "told_prompt",
     )
     estimated = True
     """Until `final`, tokens are a guess: the prompt's by its size, the reply's at least one an event."""
@@ -93,6 +94,7 @@ class Events:
         self._rest = b""
         self._seen = 0
         self.input_tokens = max(1, prompt_bytes // BYTES_A_TOKEN)
+        self.told_prompt = False
         self.cached_tokens = 0
         self.output_tokens = 0
         self.events = 0
@@ -199,7 +201,7 @@ class MessagesStream(Events):
         elif name == b"message_start":
             usage = msgspec.json.decode(data, type=_MessageStart).message.usage
             if usage is not None:
-                self.input_tokens = usage.billed().prompt_tokens or 0
+                self.input_tokens, self.told_prompt = usage.billed().prompt_tokens or 0, True
         elif name == b"message_delta":
             return self._summed(event, msgspec.json.decode(data, type=_MessageDelta))
         elif name == b"message_stop":

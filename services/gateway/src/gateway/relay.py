@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from gateway.live import Live
 from gateway.reply import Reply
-from gateway.sse import Stream
+from gateway.sse import ReplyStream
 from gateway.upstream import Exchange
 
 
@@ -13,7 +13,7 @@ class Relay:
 
     __slots__ = ("_exchange", "_live", "_reply", "_stream")
 
-    def __init__(self, live: Live, stream: Stream, exchange: Exchange, reply: Reply) -> None:
+    def __init__(self, live: Live, stream: ReplyStream, exchange: Exchange, reply: Reply) -> None:
         self._live = live
         self._stream = stream
         self._exchange = exchange

@@ -1,8 +1,9 @@
 """The HTTP reply to one request, written straight to its client's connection."""
 
-import msgspec
+from collections.abc import Callable
 
-from common.errors import ApiError, reply_of
+from common.errors import ApiError
+from gateway import shape
 from gateway.client import Client, Headers
 
 JSON = (b"content-type", b"application/json")
@@ -14,9 +15,12 @@ STREAM: Headers = [
 
 
 class Reply:
-    __slots__ = ("client", "headers", "started")
+    __slots__ = ("_shape", "client", "headers", "started")
 
-    def __init__(self, client: Client, request_id: str) -> None:
+    def __init__(
+        self, client: Client, request_id: str, error_shape: Callable[[ApiError], bytes] = shape.openai
+    ) -> None:
+        self._shape = error_shape
         self.client = client
         self.headers: Headers = [(b"x-request-id", request_id.encode())]
         """May be added to until the reply has started."""
@@ -43,4 +47,4 @@ class Reply:
     def error(self, error: ApiError) -> None:
         if error.retry_after is not None:
             self.headers.append((b"retry-after", str(error.retry_after).encode()))
-        self.whole(msgspec.json.encode(reply_of(error)), status=error.status)
+        self.whole(self._shape(error), status=error.status)

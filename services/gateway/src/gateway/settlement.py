@@ -12,7 +12,7 @@ from common.bus import Bus
 from common.errors import Unavailable
 from common.events import UsageRecorded
 from gateway.leases import Leases
-from gateway.live import Live
+from gateway.live import Counted, Live
 from gateway.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SETTLED = Counter("gateway_settled_requests", "Requests by outcome and where their record went", ["outcome", "to"])
 UNSETTLED = Gauge("gateway_unsettled_requests", "Requests that have ended and whose record is not stored yet")
 
-CountPrompt = Callable[[Live], Awaitable[int | None]]
+Count = Callable[[Live], Awaitable[Counted]]
 
 
 class Settlement:
@@ -44,10 +44,10 @@ class Settlement:
         self._live[str(live.id)] = live
         self._empty.clear()
 
-    def end(self, live: Live, count_prompt: CountPrompt | None = None) -> None:
-        """Settle, without waiting. `count_prompt` is asked when the engine has not told the prompt's size."""
+    def end(self, live: Live, count: Count | None = None) -> None:
+        """Settle, without waiting. `count` is asked when the engine has not told the tokens."""
         ended_at = datetime.now(UTC)
-        task = asyncio.get_running_loop().create_task(self._settle(live, ended_at, count_prompt))
+        task = asyncio.get_running_loop().create_task(self._settle(live, ended_at, count))
         self._running.add(task)
         UNSETTLED.inc()
         task.add_done_callback(self._finished)
@@ -69,11 +69,11 @@ class Settlement:
             return False
         return True
 
-    async def _settle(self, live: Live, ended_at: datetime, count_prompt: CountPrompt | None) -> None:
+    async def _settle(self, live: Live, ended_at: datetime, count: Count | None) -> None:
         try:
             if live.outcome is not None:
-                if count_prompt is not None:
-                    live.prompt_tokens = await count_prompt(live)
+                if count is not None:
+                    live.counted = await count(live)
                 await self._store(live.record(ended_at, live.outcome))
         finally:
             del self._live[str(live.id)]

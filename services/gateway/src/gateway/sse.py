@@ -70,6 +70,10 @@ class ReplyStream(Protocol):
         """Until `final`, tokens are a guess; `text` is then what can be counted."""
 
     @property
+    def told_prompt(self) -> bool:
+        """The engine has told the prompt's size."""
+
+    @property
     def text(self) -> bytes: ...
     def feed(self, data: bytes) -> bytes: ...
     def told(self, error: ApiError) -> bytes: ...
@@ -80,6 +84,10 @@ class Stream:
 
     estimated = False
     text = b""
+
+    @property
+    def told_prompt(self) -> bool:
+        return self.input_tokens > 0
 
     __slots__ = (
         "_choices",

@@ -1,30 +1,31 @@
-"""The size of a prompt by the engine's own tokenizer, for a request whose client left before the engine told."""
+"""The sizes of a prompt and of a delivered text by the engine's own tokenizer, for a request whose engine did not tell.
+
+That is one whose client left before the engine spoke, or, on endpoints whose usage comes last, before its end.
+"""
 
 import asyncio
 
 import msgspec
 
+from common.errors import NotFound
+from gateway import question
 from gateway.body import Endpoint, Prepared
 from gateway.connection import Broken
-from gateway.live import Live
+from gateway.live import Counted, Live
 from gateway.nodes import Nodes
-from gateway.settlement import CountPrompt
+from gateway.question import Question
+from gateway.settlement import Count
 from gateway.upstream import Upstream
 
 TIMEOUT = 5.0
-CHAT_FIELDS = (
-    "model",
-    "messages",
-    "tools",
-    "chat_template_kwargs",
-    "add_generation_prompt",
-    "continue_final_message",
-    "add_special_tokens",
-)
+BYTES_A_TOKEN = 4
+"""Where no engine answers."""
 
 
-class _Count(msgspec.Struct, frozen=True):
-    count: int
+class _Answer(msgspec.Struct, frozen=True):
+    count: int = 0
+    input_tokens: int = 0
+    """In answers to `/v1/messages/count_tokens`."""
 
 
 class Tokenizer:
@@ -32,50 +33,53 @@ class Tokenizer:
         self._nodes = nodes
         self._upstream = upstream
 
-    def of(self, endpoint: Endpoint, prepared: Prepared) -> CountPrompt:
-        async def count(live: Live) -> int | None:
-            """Tokens; an estimate of four bytes a token where no engine answers."""
-            try:
-                async with asyncio.timeout(TIMEOUT):
-                    known, bodies = _questions(endpoint, prepared)
-                    return known + sum([await self._count(live, body) for body in bodies])
-            except (Broken, TimeoutError, msgspec.MsgspecError):
-                return max(
-                    1,
-                    sum(
-                        len(memoryview(prepared.fields[name]))
-                        for name in ("messages", "prompt")
-                        if name in prepared.fields
-                    )
-                    // 4,
-                )
+    def of(self, endpoint: Endpoint, prepared: Prepared) -> Count:
+        async def count(live: Live) -> Counted:
+            return Counted(await self._prompt(live, endpoint, prepared), await self._reply(live))
 
         return count
 
-    async def _count(self, live: Live, body: bytes) -> int:
-        node = next((n for n in self._nodes.serving(live.model) if n.id == live.node_id), None)
-        if node is None:
-            raise Broken("the node has gone")
-        exchange = await self._upstream.send(node, "/tokenize", body, f"{live.id}-tokenize")
-        done = False
+    async def _prompt(self, live: Live, endpoint: Endpoint, prepared: Prepared) -> int:
+        """Tokens; an estimate where no engine answers."""
+        if live.stream is not None and live.stream.told_prompt:
+            return live.stream.input_tokens
         try:
-            if await exchange.head() != 200:
-                raise Broken("the engine does not tokenize")
-            answer = await exchange.rest()
-            done = True
-            return msgspec.json.decode(answer, type=_Count).count
-        finally:
-            exchange.close(done=done)
+            async with asyncio.timeout(TIMEOUT):
+                known, questions = question.of_prompt(endpoint, prepared)
+                return known + sum([await self._ask(live, one) for one in questions])
+        except (Broken, TimeoutError, msgspec.MsgspecError):
+            return max(1, prepared.prompt_bytes // BYTES_A_TOKEN)
 
+    async def _reply(self, live: Live) -> int:
+        """Tokens; an event of a stream has one at least, and text alone may seem to have fewer than were made."""
+        stream = live.stream
+        if stream is None or not stream.text:
+            return 0 if stream is None else stream.output_tokens
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return max(stream.output_tokens, await self._ask(live, question.of_text(live.model, stream.text)))
+        except (Broken, TimeoutError, msgspec.MsgspecError):
+            return stream.output_tokens
 
-def _questions(endpoint: Endpoint, prepared: Prepared) -> tuple[int, list[bytes]]:
-    """Tokens that are known already (prompts given as token ids), and a body for `/tokenize` a remaining prompt."""
-    if endpoint == "chat.completions":
-        fields = {name: prepared.fields[name] for name in CHAT_FIELDS if name in prepared.fields}
-        return 0, [msgspec.json.encode(fields)]
-    prompt = msgspec.json.decode(prepared.fields["prompt"], type=str | list[str | int | list[int]])
-    parts = [prompt] if isinstance(prompt, str) else prompt
-    known = sum(1 if isinstance(part, int) else len(part) for part in parts if not isinstance(part, str))
-    return known, [
-        msgspec.json.encode({"model": prepared.model, "prompt": part}) for part in parts if isinstance(part, str)
-    ]
+    async def _ask(self, live: Live, asked: Question) -> int:
+        """The node that had the request, and if it has gone any other."""
+        try:
+            nodes = list(self._nodes.serving(live.model))
+        except NotFound as error:
+            raise Broken("the model has gone") from error
+        nodes.sort(key=lambda node: node.id != live.node_id)
+        for node in nodes[:2]:
+            try:
+                exchange = await self._upstream.send(node, asked.path, asked.body, f"{live.id}-tokenize")
+                done = False
+                try:
+                    if await exchange.head() != 200:
+                        raise Broken("the engine does not tokenize")
+                    answer = msgspec.json.decode(await exchange.rest(), type=_Answer)
+                    done = True
+                    return answer.count or answer.input_tokens
+                finally:
+                    exchange.close(done=done)
+            except Broken:
+                continue
+        raise Broken("no engine tokenizes")
