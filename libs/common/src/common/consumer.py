@@ -16,19 +16,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from nats.aio.msg import Msg
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.client import JetStreamContext
+from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
 from common.bus import UNREACHABLE, Bus
 from common.errors import Unavailable
+from common.pull import acknowledge, pulling
 
 log = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[Sequence[bytes]], Awaitable[None]]
 
 MAX_TRIES = 8
-LINGER = 0.02  # seconds to wait for more messages after the first
 PARKED = Counter("crosslogic_parked_events", "Events parked on dead.>", ["consumer"])
 DELAYED = Counter("crosslogic_delayed_events", "Events that will be delivered again", ["consumer"])
 
@@ -56,28 +55,28 @@ class Consumer:
         """Consume until `stopping` is set; a batch in hand is finished first."""
         while not stopping.is_set():
             try:
-                subscription = await self._subscribe()
-                while not stopping.is_set():
-                    messages = await _fetch(subscription, self._batch)
-                    if messages:
+                await self._declare()
+                async with pulling(self._bus.client, self._stream, self._durable, self._batch, stopping) as pull:
+                    while messages := await pull.take(stopping):
                         await self._settle(messages)
             except (Unavailable, *UNREACHABLE) as error:
                 log.warning("%s: consuming again after %r", self._durable, error)
                 await asyncio.sleep(0.5)
 
-    async def _subscribe(self) -> JetStreamContext.PullSubscription:
-        config = ConsumerConfig(
-            durable_name=self._durable,
-            ack_policy=AckPolicy.EXPLICIT,
-            deliver_policy=DeliverPolicy.ALL,
-            filter_subject=self._subject,
-            ack_wait=30,
-            max_deliver=-1,
-            max_ack_pending=20_000,
-        )
-        return await self._bus.js.pull_subscribe(
-            self._subject, durable=self._durable, stream=self._stream, config=config, pending_msgs_limit=65_536
-        )
+    async def _declare(self) -> None:
+        try:
+            await self._bus.js.consumer_info(self._stream, self._durable)
+        except NotFoundError:
+            config = ConsumerConfig(
+                durable_name=self._durable,
+                ack_policy=AckPolicy.EXPLICIT,
+                deliver_policy=DeliverPolicy.ALL,
+                filter_subject=self._subject,
+                ack_wait=30,
+                max_deliver=-1,
+                max_ack_pending=20_000,
+            )
+            await self._bus.js.add_consumer(self._stream, config)
 
     async def _settle(self, messages: Sequence[Msg]) -> None:
         try:
@@ -103,8 +102,7 @@ class Consumer:
             else:
                 await self._delay(messages[0])
         else:
-            for message in messages:
-                await message.ack()
+            await acknowledge(self._bus.client, messages)
 
     async def _delay(self, message: Msg) -> None:
         DELAYED.labels(self._durable).inc()
@@ -118,17 +116,3 @@ class Consumer:
         await message.term()
         PARKED.labels(self._durable).inc()
         log.error("%s: parked %s #%s: %s", self._durable, message.subject, sequence, reason)
-
-
-async def _fetch(subscription: JetStreamContext.PullSubscription, batch: int) -> list[Msg]:
-    # fetch(batch) alone would wait its whole timeout for a full batch, so: wait for one, then take what is there
-    try:
-        first = await subscription.fetch(1, timeout=1)
-    except (NatsTimeout, TimeoutError):
-        return []
-    if batch == 1:
-        return first
-    try:
-        return first + await subscription.fetch(batch - 1, timeout=LINGER)
-    except (NatsTimeout, TimeoutError):
-        return first
