@@ -29,6 +29,8 @@ class Change(msgspec.Struct, frozen=True):
 
 Key: TypeAlias = tuple[datetime, UUID, UUID, UUID, str, str]
 """Hour in which the request began, tenant, environment, key, model, region."""
+Number: TypeAlias = tuple[datetime, int, int, int, str, str]
+"""A Key with its ids as numbers, which compare and hash many times faster."""
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -49,8 +51,11 @@ class Sums(msgspec.Struct, frozen=True):
         )
 
 
+NOTHING = Sums()
+
+
 def total(sums: Iterable[Sums]) -> Sums:
-    return reduce(Sums.plus, sums, Sums())
+    return reduce(Sums.plus, sums, NOTHING)
 
 
 def sums_of(entry: Entry) -> Sums:
@@ -60,13 +65,13 @@ def sums_of(entry: Entry) -> Sums:
 
 def hourly(changes: Iterable[Change]) -> dict[Key, Sums]:
     """Differences by key, in order of key; those that cancel out are left out."""
-    found: dict[Key, Sums] = {}
+    found: dict[Number, Sums] = {}
     for change in changes:
         for entry, sign in ((change.old, -1), (change.new, 1)):
             if entry is not None:
-                key = key_of(entry.event)
-                found[key] = found.get(key, Sums()).plus(sums_of(entry), sign)
-    return {key: sums for key, sums in sorted(found.items()) if sums != Sums()}
+                number = _number_of(entry.event)
+                found[number] = found.get(number, NOTHING).plus(sums_of(entry), sign)
+    return {_key_of(number): found[number] for number in sorted(found) if found[number] != NOTHING}
 
 
 def by_tenant(differences: dict[Key, Sums]) -> dict[tuple[UUID, datetime], tuple[int, int]]:
@@ -78,6 +83,12 @@ def by_tenant(differences: dict[Key, Sums]) -> dict[tuple[UUID, datetime], tuple
     return {key: value for key, value in sorted(found.items()) if value != (0, 0)}
 
 
-def key_of(event: UsageRecorded) -> Key:
+def _number_of(event: UsageRecorded) -> Number:
     hour = event.started_at.replace(minute=0, second=0, microsecond=0)
-    return (hour, event.tenant_id, event.environment_id, event.api_key_id, event.model, event.region)
+    ids = event.tenant_id.int, event.environment_id.int, event.api_key_id.int
+    return (hour, *ids, event.model, event.region)
+
+
+def _key_of(number: Number) -> Key:
+    hour, tenant_id, environment_id, api_key_id, model, region = number
+    return (hour, UUID(int=tenant_id), UUID(int=environment_id), UUID(int=api_key_id), model, region)

@@ -27,6 +27,8 @@ def read(body: bytes, now: datetime) -> UsageRecorded:
     if problem := _of_values(event) or _of_times(event, now):
         raise Unprocessable(problem)
     first = event.first_token_at
+    if event.time.tzinfo is event.started_at.tzinfo is event.ended_at.tzinfo is (first or event.time).tzinfo is UTC:
+        return event
     return msgspec.structs.replace(
         event,
         time=event.time.astimezone(UTC),
@@ -41,9 +43,9 @@ def _of_values(event: UsageRecorded) -> str | None:
         return f"id {event.id} is not a UUIDv7"
     if event.cached_tokens > event.input_tokens:
         return f"cached_tokens {event.cached_tokens} exceed input_tokens {event.input_tokens}"
-    for field in ("model", "region", "node_id", "endpoint"):
-        text = getattr(event, field) or ""
-        if len(text) > LONGEST or "\0" in text:
+    named = ("model", event.model), ("region", event.region), ("node_id", event.node_id), ("endpoint", event.endpoint)
+    for field, text in named:
+        if text and (len(text) > LONGEST or "\0" in text):
             return f"{field} is longer than {LONGEST} characters or contains NUL"
     return None
 
