@@ -102,7 +102,8 @@ class Assembly:
 
     def _services(self) -> list[Command]:
         wanted = [name for name in self._config.services if name != "gateway"]
-        commands = [services.service(name, 0, self._metrics_port(name), self._env()) for name in wanted]
+        replicas = [(name, index) for name in wanted for index in range(self._config.replicas.get(name, 1))]
+        commands = [services.service(name, index, self._metrics_port(name), self._env()) for name, index in replicas]
         gateways = self._config.gateways if "gateway" in self._config.services else 0
         return commands + [self._gateway(index) for index in range(gateways)]
 

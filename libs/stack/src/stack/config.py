@@ -16,6 +16,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     postgres_port: int = 0
     redis_port: int = 0
     gateways: int = 1
+    replicas: dict[str, int] = {}
+    """How many of each of the other services; one where it does not say."""
     engines: tuple[str, ...] = ()
     """URLs of running engines; with none, `simulators` are started."""
     simulators: int = 2
