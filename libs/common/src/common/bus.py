@@ -135,13 +135,16 @@ class Bus:
         except UNREACHABLE as error:
             raise Unavailable(f"{bucket}/{key} was not read: {error!r}") from error
 
-    async def follow(self, bucket: str, key: str) -> AsyncIterator[bytes]:
-        """The value now and each later one. Ends with Unavailable when the watch is lost; call again."""
+    async def follow(self, bucket: str, key: str, told: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+        """The value now and each later one; of all keys for `>`. `told` is set once those that are there now were
+        given. Ends with Unavailable when the watch is lost; call again."""
         try:
             watcher = await (await self._bucket(bucket)).watch(key)
             while True:
                 with suppress(TimeoutError):
                     entry = await watcher.updates(timeout=5)  # type: ignore[no-untyped-call]  # nats-py
+                    if entry is None and told is not None:
+                        told.set()
                     if entry is not None and entry.value is not None:
                         yield entry.value
         except UNREACHABLE as error:

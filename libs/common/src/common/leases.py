@@ -31,18 +31,19 @@ concurrency; 0 is no limit), scope, API key, amount, version, n, n × (budget, s
 
 - `ok`: `which` is the node, `number` its live requests;
 - `requests`, `tokens`, `concurrency`: the layer numbered `which` from 1 refuses, for `number` ms from now;
-- `budget`: the amount does not fit into the budget numbered `which`; `number` > 0 is when a hold may have been released;
+- `budget`: the amount does not fit into the budget numbered `which`; `number` > 0 is when holds may be released;
 - `full`: nothing is in the way but the nodes.
 
 `standing` is limit, remaining and ms until all of it is there again, of the layer with the fewest requests remaining,
 then the same of tokens; limit -1 is none. A minute's allowance is a bucket that drains evenly: at once it takes the
-whole allowance, in t minutes 1 + t of it. A running request's estimate stays reserved until its lease ends, then what it
-used takes its place, over the limit if need be. A layer's concurrency is its live leases.
+whole allowance, in t minutes 1 + t of it. A running request's estimate stays reserved until its lease ends; then what
+it used takes its place, over the limit if need be. A layer's concurrency is its live leases.
 
 Money is whole micro-dollars; amounts are rounded up and limits down. A request's `amount` is held in its scope (the
-tenant) until its lease ends: then its cost takes the place of the hold (when a reaper ends it, the hold's full amount),
-until `cl_record` brings billing's sums together with the ids that they include. Budgets named `key:…` count what the API
-key's requests hold, others what the scope's hold. What `cl_admit` passes as spent counts only until the first `cl_record`.
+tenant) until its lease ends: then its cost takes the place of the hold (when a reaper ends it, the hold's full
+amount), until `cl_record` brings billing's sums together with the ids that they include. Budgets named `key:…` count
+what the API key's requests hold, others what the scope's hold. What `cl_admit` passes as spent counts only until the
+first `cl_record`.
 """
 
 from datetime import datetime

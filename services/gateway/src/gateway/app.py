@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -10,15 +10,19 @@ from redis.asyncio import Redis
 
 from common import bus, db, http, telemetry
 from common.events import KeyChanged
+from common.leases import Layer
 from gateway import routes
 from gateway.accounts import Accounts
 from gateway.admin_token import AdminToken
+from gateway.admission import Admission
+from gateway.budget import Budgets
 from gateway.door import Door
 from gateway.identity import Identity
 from gateway.inference import Inference
 from gateway.leases import Leases
 from gateway.nodes import Nodes
 from gateway.placement import Placement
+from gateway.prices import Prices
 from gateway.server import Server, listening
 from gateway.settings import Settings
 from gateway.settlement import Settlement
@@ -50,8 +54,17 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         spool = Spool(Path(settings.spool_dir))
         stack.callback(spool.rotate)
         settlement = Settlement(nats, spool, leases, settings.lease_ttl_ms, settings.renew_ms)
-        placement = Placement(nodes, leases, settings.lease_ttl_ms)
-        inference = Inference(nats, placement, upstream, settlement, Tokenizer(nodes, upstream), settings.max_attempts)
+        placement = Placement(nodes, leases, settings.lease_ttl_ms, settings.fail_open_seconds)
+        prices, budgets = Prices(), Budgets(leases, nats)
+        everyone = Layer(
+            "global:",
+            settings.global_requests_per_minute,
+            settings.global_tokens_per_minute,
+            settings.global_max_concurrency,
+        )
+        admission = Admission(nodes, prices, budgets, everyone, settings.default_max_output)
+        tokenizer = Tokenizer(nodes, upstream)
+        inference = Inference(nats, admission, placement, upstream, settlement, tokenizer, settings.max_attempts)
         readiness = routes.Readiness()
         services = routes.Services(Accounts(pool, nats), identity, nodes, admin, nats, settings.max_body_bytes)
         others = routes.build(services, readiness)
@@ -62,6 +75,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             asyncio.create_task(work)
             for work in (
                 nodes.follow(nats),
+                prices.follow(nats),
+                budgets.follow(),
+                budgets.keep(),
                 settlement.renew(),
                 settlement.republish(),
                 upstream.sweep(),
@@ -71,6 +87,10 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         probes = http.Probes()
         if settings.metrics_port:
             await stack.enter_async_context(http.serving(probes, settings.metrics_host, settings.metrics_port))
+        with suppress(TimeoutError):
+            # a request that comes first must not pass a budget that is not known yet
+            async with asyncio.timeout(5):
+                await budgets.loaded.wait()
         async with listening(server, settings.host, settings.port) as stop_accepting:
             readiness.ready = probes.ready = True
             log.info("listening on %s:%s", settings.host, settings.port)

@@ -7,15 +7,17 @@ from uuid import UUID
 import msgspec
 
 from common.bus import Bus
-from common.errors import ApiError, Forbidden, NoCapacity, Unavailable, UpstreamError, UpstreamTimeout
+from common.errors import ApiError, Forbidden, NoCapacity, Overloaded, Unavailable, UpstreamError, UpstreamTimeout
 from common.routing import Node
 from gateway import errors
+from gateway.admission import Admission, Entry
 from gateway.body import Endpoint, Prepared
+from gateway.client import Headers
 from gateway.connection import Broken
 from gateway.endpoints import TABLE
 from gateway.errors import Elsewhere, Refused
 from gateway.live import Caller, Live
-from gateway.placement import Placement
+from gateway.placement import Placed, Placement
 from gateway.relay import Relay
 from gateway.reply import Reply
 from gateway.settlement import Settlement
@@ -27,6 +29,7 @@ class Inference:
     def __init__(
         self,
         bus: Bus,
+        admission: Admission,
         placement: Placement,
         upstream: Upstream,
         settlement: Settlement,
@@ -34,6 +37,7 @@ class Inference:
         max_attempts: int,
     ) -> None:
         self._bus = bus
+        self._admission = admission
         self._placement = placement
         self._upstream = upstream
         self._settlement = settlement
@@ -55,9 +59,11 @@ class Inference:
             streamed=prepared.stream,
             started_at=datetime.now(UTC),
         )
+        entry = self._admission.entry(caller, endpoint, prepared, TABLE[endpoint].billed, live.started_at)
+        live.price = entry.price
         self._settlement.begin(live)
         try:
-            await self._attempts(live, endpoint, prepared, reply)
+            await self._attempts(live, endpoint, entry, reply)
         except asyncio.CancelledError:
             if live.outcome is None and live.reached_engine:
                 live.outcome = "client_disconnected"
@@ -68,18 +74,19 @@ class Inference:
             ask = self._tokenizer.of(endpoint, prepared) if live.uncounted else None
             self._settlement.end(live, ask)
 
-    async def _attempts(self, live: Live, endpoint: Endpoint, prepared: Prepared, reply: Reply) -> None:
+    async def _attempts(self, live: Live, endpoint: Endpoint, entry: Entry, reply: Reply) -> None:
+        prepared = entry.prepared
         failed: set[str] = set()
         last: ApiError | None = None
         for attempt in range(1, self._max_attempts + 1):
             try:
-                placed = await self._placement.place(str(live.id), live.model, live.intent, failed)
+                placed = await self._place(live, entry, failed, reply)
             except NoCapacity:
                 if last is None:
                     raise
                 break
             node = placed.node
-            live.node_id, live.leased, live.attempts = node.id, live.leased or placed.leased, attempt
+            live.node_id, live.attempts = node.id, attempt
             self._placement.live[node.id] += 1
             try:
                 exchange = await self._upstream.send(node, TABLE[endpoint].engine_path, prepared.body, str(live.id))
@@ -104,6 +111,22 @@ class Inference:
             failed.add(node.id)
         live.outcome = "upstream_lost"
         raise last or NoCapacity(f"no node serves `{live.model}`", retry_after=5)
+
+    async def _place(self, live: Live, entry: Entry, failed: set[str], reply: Reply) -> Placed:
+        if failed:
+            return await self._placement.place(str(live.id), live.model, live.intent, failed)
+        kept = list(reply.headers)
+
+        def tell(headers: Headers) -> None:
+            reply.headers = [*kept, *headers]
+
+        # even before the answer: a hang-up, or Redis's silence, may come in between
+        live.leased = True
+        try:
+            return await self._placement.admit(str(live.id), live.model, live.intent, entry.ask, tell)
+        except Overloaded:
+            live.leased = False
+            raise
 
     async def _exchange(self, live: Live, exchange: Exchange, prepared: Prepared, reply: Reply) -> None:
         live.reached_engine = True

@@ -9,12 +9,13 @@ import logging
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import msgspec
 from prometheus_client import Counter, Histogram
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from common.errors import Unavailable
-from common.leases import leases_key
+from common.leases import Layer, leases_key
 
 log = logging.getLogger(__name__)
 Argument: TypeAlias = str | bytes | int | float
@@ -23,7 +24,48 @@ FAILURES = Counter("gateway_redis_failures", "Redis calls that failed or exceede
 SECONDS = Histogram(
     "gateway_redis_seconds", "Round trip of a pipeline", buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.5)
 )
+_NONE = -1
 _FAILED = (RedisError, TimeoutError, ConnectionError, OSError)
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """Money that a request may spend; amounts are whole micro-dollars."""
+
+    scope: str
+    key: str
+    """The API key, whose budget is named `key:…`."""
+    amount: int
+    version: int
+    budgets: tuple[tuple[str, int, int], ...]
+    """(Name, spent as of `version`, limit)."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a request asks to be let in with."""
+
+    layers: tuple[Layer, ...] = ()
+    tokens: int = 0
+    """An estimate of what it will use."""
+    hold: Hold | None = None
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How far the tightest layer is used up."""
+
+    limit: int
+    remaining: int
+    reset_ms: int
+    """Until nothing of it is used."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """As of `cl_admit`."""
+
+    kind: str
+    which: str
+    number: int
+    requests: Standing | None
+    tokens: Standing | None
 
 
 class Leases:
@@ -45,6 +87,22 @@ class Leases:
         answer = await self._call("cl_take", id, ttl_ms, intent, random, *offered)
         return (_text(answer[0]), int(answer[1])) if isinstance(answer, list) and answer else None
 
+    async def admit(
+        self, id: str, ttl_ms: int, intent: bytes, random: float, ask: Ask, nodes: Sequence[tuple[str, int, float]]
+    ) -> Verdict:
+        """A slot on one of `nodes` and all that `ask` names, or nothing."""
+        layers = [part for layer in ask.layers for part in msgspec.structs.astuple(layer)]
+        hold = ask.hold or Hold("", "", 0, 0, ())
+        budgets = [part for budget in hold.budgets for part in budget]
+        money = (hold.scope, hold.key, hold.amount, hold.version, len(hold.budgets), *budgets)
+        offered = [part for node in nodes for part in node]
+        answer = await self._call(
+            "cl_admit", id, ttl_ms, intent, random, ask.tokens, len(ask.layers), *layers, *money, *offered
+        )
+        assert isinstance(answer, list)
+        kind, which, number, *standing = answer
+        return Verdict(_text(kind), _text(which), int(number), _standing(standing[:3]), _standing(standing[3:]))
+
     async def renew(self, ttl_ms: int, progress: Sequence[tuple[str, bytes]]) -> list[str]:
         """Extend the leases of these requests; answers those that have none."""
         answer = await self._call("cl_renew", ttl_ms, *[part for one in progress for part in one], patient=True)
@@ -56,6 +114,27 @@ class Leases:
 
     async def give_back(self, id: str) -> None:
         await self._call("cl_return", id, patient=True)
+
+    async def end(self, id: str, tokens: int, cost: int) -> None:
+        """Give the slot back; `tokens` and `cost`, in micro-dollars, are what the request has used."""
+        await self._call("cl_end", id, tokens, cost, patient=True)
+
+    async def unrecorded(self, scope: str) -> tuple[int, list[str]]:
+        """(Version that Redis knows, requests that hold or have spent money and are not known to be recorded)."""
+        answer = await self._call("cl_unrecorded", scope, patient=True)
+        assert isinstance(answer, list)
+        return int(answer[0]), [_text(id) for id in answer[1]]
+
+    async def record(self, scope: str, version: int, spent: Sequence[tuple[str, int]], ids: Sequence[str]) -> None:
+        """Micro-dollars by budget, which include what `ids` have cost."""
+        sums = [part for one in spent for part in one]
+        await self._call("cl_record", scope, version, len(spent), *sums, *ids, patient=True)
+
+    async def held(self, scopes: Sequence[str]) -> list[tuple[int, int]]:
+        """(Held, spent and not recorded) of each scope, in micro-dollars."""
+        answer = await self._call("cl_held", *scopes, patient=True) if scopes else []
+        assert isinstance(answer, list)
+        return [(int(held), int(spent)) for held, spent in answer]
 
     async def _call(self, function: str, *arguments: Argument, patient: bool = False) -> object:
         """Raises Unavailable. `patient` calls have no client waiting for them: a second instead of the budget."""
@@ -102,3 +181,7 @@ class Leases:
 
 def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _standing(values: list[int]) -> Standing | None:
+    return None if values[0] == _NONE else Standing(*values)

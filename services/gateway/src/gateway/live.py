@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from common.budgets import Price
 from common.events import Outcome, UsageRecorded, UsageSource
 from common.leases import Progress
 from gateway.body import Endpoint
@@ -37,6 +38,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """What the key may be used for."""
     limits: tuple[Layer, ...] = ()
     """The layers that limit anything, the widest first."""
+    budget: int | None = None
+    """What the key may spend in a month, in pico-dollars."""
 
 
 class Counted(msgspec.Struct, frozen=True):
@@ -61,6 +64,7 @@ class Live:
         "model",
         "node_id",
         "outcome",
+        "price",
         "reached_engine",
         "started_at",
         "stream",
@@ -79,6 +83,8 @@ class Live:
         self.started_at = started_at
         self.node_id: str | None = None
         self.leased = False
+        self.price: Price | None = None
+        """What billing will charge by."""
         self.attempts = 0
         self.reached_engine = False
         """An engine has the request and has not refused it."""

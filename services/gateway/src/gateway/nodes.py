@@ -36,6 +36,9 @@ class Nodes:
             raise NotFound(f"the model `{model}` does not exist", param="model", code="model_not_found")
         return nodes
 
+    def model(self, id: str) -> Model | None:
+        return self._models.get(id)
+
     @property
     def models(self) -> tuple[Model, ...]:
         return tuple(self._models[id] for id in sorted(self._models))

@@ -44,3 +44,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that running streams may take after SIGTERM."""
     key_cache_seconds: float = 30.0
     """How long a key is believed without asking Postgres; a change of the key evicts it at once."""
+    default_max_output: Annotated[int, Meta(ge=1)] = 4096
+    """Tokens that a request without `max_tokens` counts as; under a hard budget, the most that it may generate."""
+    global_requests_per_minute: Annotated[int, Meta(ge=0)] = 0
+    """Of all tenants together; 0 is no limit, as for the next two."""
+    global_tokens_per_minute: Annotated[int, Meta(ge=0)] = 0
+    global_max_concurrency: Annotated[int, Meta(ge=0)] = 0
+    fail_open_seconds: Annotated[float, Meta(ge=0)] = 60.0
+    """How long limits and budgets are not kept while Redis is away; then what they limit gets 503."""

@@ -11,8 +11,10 @@ from prometheus_client import Counter, Gauge
 from common.bus import Bus
 from common.errors import Unavailable
 from common.events import UsageRecorded
+from gateway import prices
 from gateway.leases import Leases
 from gateway.live import Counted, Live
+from gateway.prices import rounded_up
 from gateway.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -70,17 +72,21 @@ class Settlement:
         return True
 
     async def _settle(self, live: Live, ended_at: datetime, count: Count | None) -> None:
+        tokens = cost = 0
         try:
             if live.outcome is not None:
                 if count is not None:
                     live.counted = await count(live)
-                await self._store(live.record(ended_at, live.outcome))
+                record = live.record(ended_at, live.outcome)
+                tokens = record.input_tokens + record.output_tokens
+                cost = rounded_up(prices.cost(live.price, record)) if live.price else 0
+                await self._store(record)
         finally:
             del self._live[str(live.id)]
         # only now: until the record is stored the lease is what the scheduler would settle it from
         if live.leased:
             try:
-                await self._leases.give_back(str(live.id))
+                await self._leases.end(str(live.id), tokens, cost)
             except Unavailable:
                 log.warning("request %s: its lease is left to expire", live.id)
 
