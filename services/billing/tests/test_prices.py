@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from billing import ledger
 from common.db import Pool
 
 pytestmark = pytest.mark.usefixtures("service")
@@ -55,14 +56,51 @@ async def test_a_bad_price_names_its_field(ask: Any, fields: dict[str, Any], par
     assert (status, answer["error"]["param"]) == (400, param)
 
 
-async def test_only_a_first_price_may_begin_in_the_past(ask: Any) -> None:
-    eu = PRICE | {"region": "eu"}
-    assert (await ask("PUT", "/admin/prices", eu | {"effective_from": ago(days=20)}))[0] == 200
-    assert (await ask("PUT", "/admin/prices", PRICE | {"effective_from": ago(days=34)}))[0] == 200
-    for price in (eu, PRICE, PRICE | {"region": "us"}):
-        for since in (ago(days=34, hours=1), ago(minutes=1)):
-            status, answer = await ask("PUT", "/admin/prices", price | {"effective_from": since})
-            assert (status, answer["error"]["param"]) == (400, "effective_from")
+EU, US = PRICE | {"region": "eu"}, PRICE | {"region": "us"}
+
+
+@pytest.mark.parametrize(
+    ("known", "price", "since", "allowed"),
+    [
+        ([], PRICE, 34, True),
+        ([(PRICE, 20)], PRICE, 10, False),
+        ([(PRICE, 20)], PRICE, 34, True),  # ends where the other begins: in between nothing had a price
+        ([(PRICE, 20)], EU, 10, False),
+        ([(PRICE, 20)], EU, 34, False),  # from 20 days ago on the one for any region was in force
+        ([(EU, 20)], EU, 34, True),
+        ([(EU, 20)], EU, 10, False),
+        ([(EU, 20)], PRICE, 10, True),  # where eu had a price of its own it keeps it
+        ([(EU, 20), (PRICE, 10)], EU, 34, True),
+        ([(EU, 20), (PRICE, 25)], EU, 34, False),
+        ([(EU, 20)], US, 34, True),
+        ([(PRICE, 20), (PRICE, 0)], PRICE, 34, True),
+        ([(PRICE, 20), (PRICE, 0)], PRICE, 10, False),
+    ],
+)
+async def test_a_price_may_begin_in_the_past_where_there_was_none(
+    ask: Any, known: list[tuple[dict[str, Any], int]], price: dict[str, Any], since: int, allowed: bool
+) -> None:
+    for other, days in known:
+        assert (await ask("PUT", "/admin/prices", other | ({"effective_from": ago(days=days)} if days else {})))[
+            0
+        ] == 200
+    status, answer = await ask("PUT", "/admin/prices", price | {"effective_from": ago(days=since)})
+    assert status == 200 if allowed else (status, answer["error"]["param"]) == (400, "effective_from")
+
+
+async def test_a_price_begins_after_the_last_request_that_was_charged(
+    ask: Any, pool: Pool, put_price: Any, record: Any
+) -> None:
+    await put_price("m")
+    ahead = datetime.now(UTC) + timedelta(minutes=4)
+    await ledger.record(pool, [record(model="m", region="eu", started_at=ahead), record(model="m"), record(model="m")])
+    for price in (PRICE, EU):
+        _, answer = await ask("PUT", "/admin/prices", price)
+        assert datetime.fromisoformat(answer["effective_from"]) == ahead + timedelta(microseconds=1)
+        status, answer = await ask("PUT", "/admin/prices", price | {"effective_from": ahead.isoformat()})
+        assert (status, answer["error"]["param"]) == (400, "effective_from")
+    _, answer = await ask("PUT", "/admin/prices", US)
+    assert datetime.fromisoformat(answer["effective_from"]) < ahead
 
 
 async def test_two_prices_of_one_moment_conflict(ask: Any) -> None:

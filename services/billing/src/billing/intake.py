@@ -9,6 +9,8 @@ from common.events import UsageRecorded
 
 DAY = timedelta(days=1)
 OLDEST = timedelta(days=400)
+AHEAD = timedelta(minutes=5)
+"""By how much clocks may differ: a price that begins now must wait until after what has been charged already."""
 LONGEST = 256
 """Characters of a name: two of them share an index entry in Postgres, which is bounded."""
 
@@ -54,8 +56,8 @@ def _of_times(event: UsageRecorded, now: datetime) -> str | None:
     started = event.started_at
     if started < now - OLDEST:
         return f"started_at {started.isoformat()} is more than {OLDEST.days} days ago"
-    if started > now + DAY:
-        return f"started_at {started.isoformat()} is more than a day ahead"
+    if started > now + AHEAD:
+        return f"started_at {started.isoformat()} is more than {AHEAD.seconds // 60} minutes ahead"
     # the id's time chooses the ledger's partition; as a number, since it may lie beyond the year 9999
     if abs((event.id.int >> 80) / 1000 - started.timestamp()) > DAY.total_seconds():
         return f"id {event.id} was not made within a day of started_at {started.isoformat()}"

@@ -9,7 +9,8 @@ from common.db import Pool, transaction
 from common.errors import InvalidRequest
 
 BACKDATED = timedelta(days=35)
-"""How far back a first price may reach: as long as the stream keeps the usage that waits for it."""
+"""How far back a price may reach: as long as the stream keeps the usage that waits for it."""
+INSTANT = timedelta(microseconds=1)
 
 
 async def put(
@@ -24,13 +25,16 @@ async def put(
     effective_from: datetime | None,
     created_by: str,
 ) -> Price:
-    """Add a version; prices are pico-dollars a token, None is from now on.
+    """Add a version; prices are pico-dollars a token, None is from now on, or from after the last request charged.
 
-    Raises InvalidRequest when it would begin in the past and is not the first, Conflict when one begins at that moment.
+    Raises InvalidRequest when it would begin where requests may have been charged, Conflict when another one begins at
+    that moment.
     """
     async with transaction(pool) as connection:
         await store.own_prices(connection)
         now = await store.now(connection)
+        last = await store.charged_until(connection, model, region, now)
+        free = now if last is None else last + INSTANT
         price = Price(
             id=id,
             model=model,
@@ -38,24 +42,30 @@ async def put(
             input=input,
             cached_input=cached_input,
             output=output,
-            effective_from=effective_from or now,
+            effective_from=effective_from or free,
             created_at=now,
             created_by=created_by,
         )
-        if problem := past_problem(price, await store.prices(connection, [model]), now):
+        if problem := past_problem(price, await store.prices(connection, [model]), now, free):
             raise InvalidRequest(problem, param="effective_from")
         await store.add_price(connection, price)
     return price
 
 
-def past_problem(price: Price, known: list[Price], now: datetime) -> str | None:
-    """Why this version may not begin when it does: requests that were charged would cost something else on a replay."""
-    if price.effective_from >= now:
+def past_problem(price: Price, known: list[Price], now: datetime, free: datetime) -> str | None:
+    """Why this version may not begin when it does: requests that were charged would cost something else on a replay.
+
+    `known` are all versions of its model; from `free` on nothing has been charged, and before it nothing where no
+    version was in force.
+    """
+    begins = price.effective_from
+    if begins >= free:
         return None
-    if price.effective_from < now - BACKDATED:
+    if begins < now - BACKDATED:
         return f"effective_from is more than {BACKDATED.days} days ago"
-    if any(p.region == price.region for p in known):
-        return "effective_from is in the past, and usage since then is charged by the price there is"
-    if any(p.region == ANY_REGION and p.effective_from <= now for p in known):
-        return "effective_from is in the past, and usage since then is charged by the price for any region"
+    own = [p.effective_from for p in known if p.region == price.region]
+    ends = min((at for at in own if at > begins), default=free)
+    others = [p.effective_from for p in known if p.region == ANY_REGION]
+    if min(own + others, default=free) < min(ends, free):
+        return f"effective_from is before {free.isoformat()}, and usage until then is charged by the price there was"
     return None

@@ -48,6 +48,21 @@ async def prices(connection: Connection, models: Collection[str] | None) -> list
     return [Price(**row) for row in rows]
 
 
+async def charged_until(connection: Connection, model: str, region: str, now: datetime) -> datetime | None:
+    """When the last request of those that a price of this region concerns began, if that is from `now` on."""
+    at = await connection.fetchval(
+        """
+        select max(started_at) from billing.usage
+        where model = $1 and ($2 = '' or region = $2) and started_at >= $3 and started_at > recorded_at
+        """,
+        model,
+        region,
+        now,
+    )
+    assert at is None or isinstance(at, datetime)
+    return at
+
+
 async def add_price(connection: Connection, price: Price) -> None:
     """Raises Conflict when a version begins at that very moment."""
     try:
