@@ -1,11 +1,11 @@
-"""The operator's token: refused at boot when weak, compared by digest in constant time."""
+"""The root token: refused at boot when weak, compared by digest in constant time."""
 
 import hashlib
 import hmac
 import math
 from collections import Counter
 
-from common.errors import InvalidApiKey, SettingsError
+from common.errors import SettingsError
 
 WELL_KNOWN = (
     "changeme",
@@ -41,12 +41,17 @@ class AdminToken:
             check_strength(previous, "ADMIN_API_TOKEN_PREVIOUS")
         self._digests = [hashlib.sha256(token.encode()).digest() for token in (current, previous) if token]
 
-    def check(self, authorization: str | None, x_admin_token: str | None) -> None:
-        """Raises InvalidApiKey. Both digests are always compared, so that the time tells nothing."""
-        given = x_admin_token or ""
-        if not given and authorization is not None and authorization[:7].lower() == "bearer ":
-            given = authorization[7:].strip()
+    def matches(self, given: str) -> bool:
+        """Both digests are always compared, so that the time tells nothing."""
         digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if not given or not any(matches):
-            raise InvalidApiKey("the admin token is missing or wrong", code="invalid_admin_token")
+        return bool(given) and any(matches)
+
+
+def given(authorization: str | None, x_admin_token: str | None) -> str:
+    """The token of either header; empty when there is none."""
+    if x_admin_token:
+        return x_admin_token
+    if authorization is not None and authorization[:7].lower() == "bearer ":
+        return authorization[7:].strip()
+    return ""

@@ -5,28 +5,37 @@ import logging
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import aiohttp
 import msgspec
 from redis.asyncio import Redis
 
 from common import bus, db, http, telemetry
 from common.events import KeyChanged
 from common.leases import Layer
-from gateway import routes
-from gateway.accounts import Accounts
+from gateway import addresses, oidc, routes
 from gateway.admin_token import AdminToken
 from gateway.admission import Admission
+from gateway.api_keys import ApiKeys
 from gateway.budget import Budgets
 from gateway.door import Door
 from gateway.identity import Identity
 from gateway.inference import Inference
+from gateway.journal import Journal
+from gateway.last_used import LastUsed
 from gateway.leases import Leases
+from gateway.members import Members
 from gateway.nodes import Nodes
+from gateway.oidc import People
+from gateway.operators import Operators
 from gateway.placement import Placement
 from gateway.prices import Prices
+from gateway.routes.guards import Guards
 from gateway.server import Server, listening
 from gateway.settings import Settings
 from gateway.settlement import Settlement
 from gateway.spool import Spool
+from gateway.tenants import Tenants
+from gateway.throttle import Throttle
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Timeouts, Upstream
 
@@ -34,7 +43,8 @@ log = logging.getLogger(__name__)
 
 
 async def run(settings: Settings, stopping: asyncio.Event) -> None:
-    admin = AdminToken(settings.admin_api_token, settings.admin_api_token_previous)
+    root = AdminToken(settings.admin_api_token, settings.admin_api_token_previous)
+    issuers, trusted = oidc.issuers(settings.oidc_issuers), addresses.networks(settings.trusted_proxies)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(db.open_pool(settings.postgres_dsn, "gateway"))
         await db.migrate(pool, "gateway")
@@ -44,7 +54,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         redis = Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2, max_connections=64)
         stack.push_async_callback(redis.aclose)
 
-        identity = Identity(pool, settings.key_cache_seconds)
+        last_used = LastUsed(pool, settings.last_used_seconds)
+        identity = Identity(pool, settings.key_cache_seconds, last_used)
         await nats.listen("key.changed.v1", lambda body: identity.changed(msgspec.json.decode(body, type=KeyChanged)))
         nodes = Nodes()
         leases = Leases(redis, settings.redis_namespace)
@@ -66,7 +77,22 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         tokenizer = Tokenizer(nodes, upstream)
         inference = Inference(nats, admission, placement, upstream, settlement, tokenizer, settings.max_attempts)
         readiness = routes.Readiness()
-        services = routes.Services(Accounts(pool, nats), identity, nodes, admin, nats, settings.max_body_bytes)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        journal, members, operators = Journal(pool, nats), Members(pool), Operators(pool, root)
+        throttle = Throttle(settings.auth_failures, settings.auth_failure_seconds)
+        people = People(session, issuers, settings.oidc_audience)
+        services = routes.Services(
+            identity=identity,
+            nodes=nodes,
+            bus=nats,
+            tenants=Tenants(pool, nats),
+            members=members,
+            api_keys=ApiKeys(pool, nats),
+            operators=operators,
+            journal=journal,
+            guards=Guards(operators, people, members, journal, throttle, trusted),
+            max_body_bytes=settings.max_body_bytes,
+        )
         others = routes.build(services, readiness)
         door = Door(identity, inference, others)
         server = Server(door, settings.max_body_bytes, settings.body_timeout, settings.client_stall_timeout)
@@ -81,6 +107,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
                 settlement.renew(),
                 settlement.republish(),
                 upstream.sweep(),
+                last_used.keep_writing(),
+                journal.summarize(),
+                journal.publish(),
                 telemetry.watch_loop(),
             )
         ]
@@ -102,6 +131,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
                 log.warning("stopping: %s requests are cut", settlement.live)
                 upstream.cut("the gateway is shutting down")
         await settlement.drained()
+        await others.drained(5)
+        await journal.summarized(early=True)
+        await last_used.write()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

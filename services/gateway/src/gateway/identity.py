@@ -10,8 +10,11 @@ from prometheus_client import Counter
 from common.db import Pool, transaction
 from common.errors import Forbidden, InvalidApiKey, Unavailable
 from common.events import KeyChanged
-from gateway import keys, store
+from gateway import keys
+from gateway.last_used import LastUsed
 from gateway.live import Caller
+from gateway.store import callers
+from gateway.store.api_keys import Scope
 
 LOOKUPS = Counter("gateway_key_lookups", "API key lookups", ["found"])
 UNKNOWN_SECONDS = 5.0
@@ -21,15 +24,20 @@ STALE_SECONDS = 3600.0
 
 
 class Identity:
-    def __init__(self, pool: Pool, seconds: float) -> None:
+    def __init__(self, pool: Pool, seconds: float, last_used: LastUsed) -> None:
         self._pool = pool
         self._seconds = seconds
+        self._last_used = last_used
         self._cache: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
         self._changes = 0
         self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
 
-    async def caller(self, key: str) -> Caller:
-        """Raises InvalidApiKey, Forbidden (suspended tenant) or Unavailable (unknown here, and Postgres is away)."""
+    async def caller(self, key: str, scope: Scope = "inference") -> Caller:
+        """Whom the key stands for; `scope` is what it is about to be used for.
+
+        Raises InvalidApiKey, Forbidden (suspended tenant, missing scope) or Unavailable (unknown here, and Postgres is
+        away).
+        """
         if not keys.plausible(key):
             raise InvalidApiKey("the API key is not valid")
         digest = keys.digest(key)
@@ -38,10 +46,14 @@ class Identity:
             found = await self._look_up(digest, cached)
         else:
             found = cached[1]
-        if found is None or (found.expires_at is not None and found.expires_at <= datetime.now(UTC)):
+        now = datetime.now(UTC)
+        if found is None or (found.expires_at is not None and found.expires_at <= now):
             raise InvalidApiKey("the API key is not valid")
         if found.suspended:
             raise Forbidden("the tenant is suspended", code="tenant_suspended")
+        if scope not in found.scopes:
+            raise Forbidden(f"the API key lacks the scope `{scope}`", code="scope_missing")
+        self._last_used.note(found.api_key_id, now)
         return found
 
     def changed(self, event: KeyChanged) -> None:
@@ -65,7 +77,7 @@ class Identity:
     async def _ask(self, digest: bytes) -> Caller | None:
         changes = self._changes
         async with transaction(self._pool) as connection:
-            found = await store.caller(connection, digest)
+            found = await callers.find(connection, digest)
         LOOKUPS.labels(str(found is not None).lower()).inc()
         if changes != self._changes:
             return found  # perhaps read before the change: good for this request, not to be believed for longer

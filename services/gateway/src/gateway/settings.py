@@ -44,6 +44,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that running streams may take after SIGTERM."""
     key_cache_seconds: float = 30.0
     """How long a key is believed without asking Postgres; a change of the key evicts it at once."""
+    last_used_seconds: float = 60.0
+    """How often it is written when each key was last used."""
+    trusted_proxies: str = ""
+    """CIDR ranges, comma separated, whose `X-Forwarded-For` is believed."""
+    auth_failures: Annotated[int, Meta(ge=1)] = 10
+    """Wrong credentials that one address may try at once on `/admin/*` and `/account/*`."""
+    auth_failure_seconds: Annotated[float, Meta(gt=0)] = 6.0
+    """Seconds until it may try one more."""
+    oidc_issuers: str = ""
+    """URLs, comma separated, of the issuers whose tokens open `/account/*`; empty: nobody's."""
+    oidc_audience: str = "crosslogic"
     default_max_output: Annotated[int, Meta(ge=1)] = 4096
     """Tokens that a request without `max_tokens` counts as; under a hard budget, the most that it may generate."""
     global_requests_per_minute: Annotated[int, Meta(ge=0)] = 0

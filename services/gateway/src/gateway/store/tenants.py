@@ -1,0 +1,118 @@
+"""Tenants and their environments."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from common.db import Connection
+
+Limit: TypeAlias = Annotated[int, Meta(ge=1, le=2_000_000_000)]
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
+    max_concurrency: Limit | None = None
+
+
+class Environment(msgspec.Struct, frozen=True):
+    id: UUID
+    name: str
+    region: str
+    limits: Limits = Limits()
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    name: str
+    email: str
+    plan: str
+    status: Literal["active", "suspended"]
+    limits: Limits
+    created_at: datetime
+    environments: tuple[Environment, ...] = ()
+
+
+async def add(connection: Connection, id: UUID, name: str, email: str, plan: str) -> None:
+    await connection.execute(
+        "insert into gateway.tenants (id, name, email, plan) values ($1, $2, $3, $4)", id, name, email, plan
+    )
+
+
+async def add_environment(connection: Connection, id: UUID, tenant_id: UUID, name: str, region: str) -> bool:
+    """False when the tenant has one of that name."""
+    status = await connection.execute(
+        "insert into gateway.environments (id, tenant_id, name, region) values ($1, $2, $3, $4) on conflict do nothing",
+        id,
+        tenant_id,
+        name,
+        region,
+    )
+    return status.endswith(" 1")
+
+
+async def read(connection: Connection, id: UUID | None = None) -> list[Tenant]:
+    """All, oldest first, or the one."""
+    rows = await connection.fetch(
+        """
+        select t.id, t.name, t.email, t.plan, t.status, t.limits, t.created_at,
+               e.id as environment_id, e.name as environment, e.region, e.limits as environment_limits
+        from gateway.tenants t join gateway.environments e on e.tenant_id = t.id
+        where $1::uuid is null or t.id = $1
+        order by t.id, e.id
+        """,
+        id,
+    )
+    found: dict[UUID, list[Any]] = {}  # Any: asyncpg's records
+    for row in rows:
+        found.setdefault(row["id"], []).append(row)
+    return [
+        Tenant(
+            id=tenant,
+            name=rows[0]["name"],
+            email=rows[0]["email"],
+            plan=rows[0]["plan"],
+            status=rows[0]["status"],
+            limits=msgspec.json.decode(rows[0]["limits"], type=Limits),
+            created_at=rows[0]["created_at"],
+            environments=tuple(
+                Environment(
+                    row["environment_id"],
+                    row["environment"],
+                    row["region"],
+                    msgspec.json.decode(row["environment_limits"], type=Limits),
+                )
+                for row in rows
+            ),
+        )
+        for tenant, rows in found.items()
+    ]
+
+
+async def change(connection: Connection, tenant: Tenant) -> None:
+    await connection.execute(
+        "update gateway.tenants set name = $2, email = $3, plan = $4, status = $5, limits = $6 where id = $1",
+        tenant.id,
+        tenant.name,
+        tenant.email,
+        tenant.plan,
+        tenant.status,
+        msgspec.json.encode(tenant.limits).decode(),
+    )
+
+
+async def change_environment(connection: Connection, environment: Environment) -> None:
+    await connection.execute(
+        "update gateway.environments set region = $2, limits = $3 where id = $1",
+        environment.id,
+        environment.region,
+        msgspec.json.encode(environment.limits).decode(),
+    )
+
+
+async def lock(connection: Connection, id: UUID) -> bool:
+    """Two changes of one tenant follow one another. False when there is none."""
+    return await connection.fetchval("select 1 from gateway.tenants where id = $1 for update", id) is not None

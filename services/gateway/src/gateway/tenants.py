@@ -1,0 +1,124 @@
+"""What may be done to tenants and their environments: one transaction each, with its entry in the audit log."""
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeAlias
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from common.bus import Bus
+from common.db import Connection, Pool, transaction
+from common.errors import Conflict, NotFound
+from common.ids import new_id
+from gateway.announcing import announce
+from gateway.audit import Author, entry
+from gateway.changes import changed
+from gateway.store import api_keys, tenants
+from gateway.store import audit as log_of
+from gateway.store.tenants import Environment, Limits, Tenant
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+Email: TypeAlias = Annotated[str, Meta(pattern=r"\A[^@\s\x00]+@[^@\s\x00]+\Z", max_length=320)]
+Plan: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Region: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{0,64}\Z")]
+DEFAULT_ENVIRONMENT = "production"
+
+
+class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Name
+    email: Email
+    plan: Plan = "pay_as_you_go"
+
+
+class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is absent stays as it is; `limits` are replaced as a whole."""
+
+    status: Literal["active", "suspended"] | UnsetType = UNSET
+    name: Name | UnsetType = UNSET
+    email: Email | UnsetType = UNSET
+    plan: Plan | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
+
+
+class NewEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,62}\Z")]
+    region: Region = ""
+
+
+class EnvironmentChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    region: Region | UnsetType = UNSET
+    limits: Limits | UnsetType = UNSET
+
+
+class Tenants:
+    """Every method raises NotFound for a tenant or environment that is not there."""
+
+    def __init__(self, pool: Pool, bus: Bus) -> None:
+        self._pool = pool
+        self._bus = bus
+
+    async def create(self, by: Author, new: NewTenant, now: datetime) -> Tenant:
+        id = new_id()
+        async with transaction(self._pool) as connection:
+            await tenants.add(connection, id, new.name, new.email, new.plan)
+            await tenants.add_environment(connection, new_id(), id, DEFAULT_ENVIRONMENT, "")
+            created = (await tenants.read(connection, id))[0]
+            told = entry(by, new_id(), now, target=id, tenant_id=id, status=201, after=created)
+            await log_of.append(connection, told)
+        return created
+
+    async def all(self) -> list[Tenant]:
+        async with transaction(self._pool) as connection:
+            return await tenants.read(connection)
+
+    async def one(self, id: UUID) -> Tenant:
+        async with transaction(self._pool) as connection:
+            found = await tenants.read(connection, id)
+        if not found:
+            raise NotFound(f"no tenant {id}", param="id")
+        return found[0]
+
+    async def change(self, by: Author, id: UUID, change: TenantChange, now: datetime) -> Tenant:
+        async with transaction(self._pool) as connection:
+            before = await locked(connection, id)
+            after = changed(before, change)
+            await tenants.change(connection, after)
+            hashes = await api_keys.hashes(connection, id)
+            told = entry(by, new_id(), now, target=id, tenant_id=id, status=200, before=before, after=after)
+            await log_of.append(connection, told)
+        await announce(self._bus, id, hashes, now)
+        return after
+
+    async def create_environment(self, by: Author, id: UUID, new: NewEnvironment, now: datetime) -> Environment:
+        created = Environment(new_id(), new.name, new.region)
+        async with transaction(self._pool) as connection:
+            await locked(connection, id)
+            if not await tenants.add_environment(connection, created.id, id, new.name, new.region):
+                raise Conflict(f"there is an environment {new.name} already", param="name")
+            told = entry(by, new_id(), now, target=created.id, tenant_id=id, status=201, after=created)
+            await log_of.append(connection, told)
+        return created
+
+    async def change_environment(
+        self, by: Author, tenant_id: UUID, id: UUID, change: EnvironmentChange, now: datetime
+    ) -> Environment:
+        async with transaction(self._pool) as connection:
+            tenant = await locked(connection, tenant_id)
+            before = next((e for e in tenant.environments if e.id == id), None)
+            if before is None:
+                raise NotFound(f"the tenant has no environment {id}", param="id")
+            after = changed(before, change)
+            await tenants.change_environment(connection, after)
+            hashes = await api_keys.hashes(connection, tenant_id)
+            told = entry(by, new_id(), now, target=id, tenant_id=tenant_id, status=200, before=before, after=after)
+            await log_of.append(connection, told)
+        await announce(self._bus, tenant_id, hashes, now)
+        return after
+
+
+async def locked(connection: Connection, id: UUID, param: str = "id") -> Tenant:
+    """A tenant that nobody else changes until the transaction ends. Raises NotFound."""
+    if not await tenants.lock(connection, id):
+        raise NotFound(f"no tenant {id}", param=param)
+    return (await tenants.read(connection, id))[0]
