@@ -109,7 +109,18 @@ class AuditRecorded(msgspec.Struct, frozen=True, tag_field="type", tag="audit.re
     hash: str
 
 
-Event: TypeAlias = UsageRecorded | NodeRegistered | NodeLost | ScaleRequested | KeyChanged | AuditRecorded
+class BudgetChanged(msgspec.Struct, frozen=True, tag_field="type", tag="budget.changed.v1", kw_only=True):
+    """A tenant's budget, its credit, or what it has spent. The account itself is in the bucket `BUDGETS`."""
+
+    id: UUID
+    time: Time
+    tenant_id: UUID
+    version: Annotated[int, Meta(ge=0)]
+
+
+Event: TypeAlias = (
+    UsageRecorded | NodeRegistered | NodeLost | ScaleRequested | KeyChanged | AuditRecorded | BudgetChanged
+)
 ALL: tuple[type[msgspec.Struct], ...] = (
     UsageRecorded,
     NodeRegistered,
@@ -117,6 +128,7 @@ ALL: tuple[type[msgspec.Struct], ...] = (
     ScaleRequested,
     KeyChanged,
     AuditRecorded,
+    BudgetChanged,
 )
 
 

@@ -3,7 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from billing import consumers
+from billing import account_routes, consumers
+from billing.accounts import Accounts
 from billing.routes import Admin, router
 from billing.settings import Settings
 from common import bus, db, http, rpc, telemetry
@@ -21,9 +22,13 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         )
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(telemetry.watch_loop())
-            tasks.create_task(consumers.usage(nats, pool).run(stopping))
-            await rpc.serve(nats, "billing", router, Admin(pool, nats))
+            accounts = Accounts(pool, nats)
+            publish = tasks.create_task(accounts.publish())
+            tasks.create_task(consumers.usage(nats, pool, accounts.touch).run(stopping))
+            account_routes.add(router)
+            await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts))
             probes.ready = True
             await stopping.wait()
             probes.ready = False
             watch.cancel()
+            publish.cancel()

@@ -1,8 +1,9 @@
 """The stream `USAGE` to the ledger: what cannot be charged is parked with a reason, everything else is charged."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from uuid import UUID
 
 from billing import ledger
 from billing.intake import read
@@ -14,7 +15,9 @@ from common.errors import Unprocessable
 from common.events import UsageRecorded
 
 
-def usage(bus: Bus, pool: Pool) -> Consumer:
+def usage(bus: Bus, pool: Pool, charged: Callable[[set[UUID]], None]) -> Consumer:
+    """`charged` is told the tenants of each batch."""
+
     async def handle(bodies: Sequence[bytes]) -> None:
         began = time.perf_counter()
         events = _read(bodies, datetime.now(UTC))
@@ -23,6 +26,7 @@ def usage(bus: Bus, pool: Pool) -> Consumer:
         except ledger.Unpriced as unpriced:
             UNPRICED.inc(len(unpriced.reasons))
             raise Rejected(unpriced.reasons) from unpriced
+        charged({event.tenant_id for event in events})
         RECORDED.inc(changed)
         REPEATED.inc(len(events) - changed)
         BATCH_SECONDS.observe(time.perf_counter() - began)

@@ -6,9 +6,11 @@ from common.errors import InvalidRequest
 
 PICO_PER_USD = 10**12
 MOST_USD_PER_MILLION = 1_000_000
+MOST_USD = 10**9
 
 _EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
 _MICRO = Decimal("0.000001")
+_PICO = Decimal("0.000000000001")
 
 
 def usd(pico: int) -> str:
@@ -30,3 +32,20 @@ def price(usd_per_million: Decimal, param: str) -> int:
     except (Inexact, InvalidOperation):
         raise InvalidRequest(f"{param} has more than 6 decimals", param=param) from None
     return int(exact.scaleb(6, context=_EXACT))
+
+
+def amount(usd: Decimal, param: str, least: int = 0) -> int:
+    """Dollars as pico-dollars.
+
+    Raises InvalidRequest naming `param` when it is below `least` pico-dollars, above a billion dollars, or finer than a
+    pico-dollar.
+    """
+    if not usd.is_finite() or not 0 <= usd <= MOST_USD:
+        raise InvalidRequest(f"{param} must be from 0 to {MOST_USD}", param=param)
+    try:
+        pico = int(usd.quantize(_PICO, context=_EXACT).scaleb(12, context=_EXACT))
+    except (Inexact, InvalidOperation):
+        raise InvalidRequest(f"{param} has more than 12 decimals", param=param) from None
+    if pico < least:
+        raise InvalidRequest(f"{param} must be more than 0", param=param)
+    return pico

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from billing import money, prices, store, views
+from billing.accounts import Accounts
 from billing.pricing import Book
 from billing.queries import grouping, hours, moment
 from common import dead_letters
@@ -26,6 +27,7 @@ class Admin(msgspec.Struct, frozen=True):
 
     pool: Pool
     bus: Bus
+    accounts: Accounts
 
 
 class NewPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,6 +103,7 @@ async def put_price(admin: Admin, call: Call) -> views.Priced:
         effective_from=None if asked.effective_from is None else moment(asked.effective_from, "effective_from"),
         created_by=call.actor,
     )
+    admin.accounts.reprice()
     return (await _priced(admin, price.model, price.id))[0]
 
 

@@ -44,7 +44,7 @@ def sums(account: Account) -> list[tuple[str, int]]:
 
 def hold(account: Account | None, caller: Caller, cost: int) -> Hold | None:
     """`cost` is the most in pico-dollars. None: no hard budget applies."""
-    budgets = [
+    budgets: list[tuple[str, int, int]] = [
         (budget.name, rounded_up(max(budget.spent, 0)), rounded_down(max(budget.limit, 0)))
         for budget in (account.budgets if account else ())
         if budget.hard

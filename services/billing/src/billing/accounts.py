@@ -1,0 +1,127 @@
+"""What gateways are told of money: each tenant's account and the price book, again whenever they change."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from billing import account_store, credits, store
+from billing.account_store import Sheet
+from billing.pricing import Price
+from common.budgets import BUDGETS, PRICE_LIST, PRICES, Account, Budget, PriceList, Recorded
+from common.budgets import Price as Told
+from common.bus import Bus, encode
+from common.db import Pool, transaction
+from common.errors import Unavailable
+from common.events import BudgetChanged
+from common.ids import new_id
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.25
+SUPERSEDED = timedelta(days=1)
+"""How long a price is still told once another is in force: longer than a request lasts."""
+
+
+def account(tenant_id: UUID, sheet: Sheet) -> Account:
+    budgets: list[Budget] = []
+    if sheet.monthly is not None:
+        budgets.append(Budget(name="tenant", limit=sheet.monthly, spent=sum(sheet.keys.values()), hard=sheet.hard))
+    if sheet.credits:
+        limit = credits.granted(sheet.credits, sheet.now)
+        budgets.append(Budget(name="credit", limit=limit, spent=sheet.spent_on_credit, hard=True))
+    return Account(
+        tenant_id=tenant_id,
+        version=sheet.version,
+        month=f"{sheet.now.astimezone(UTC):%Y-%m}",
+        budgets=tuple(budgets),
+        keys=sheet.keys,
+    )
+
+
+def told(prices: Iterable[Price], now: datetime) -> PriceList:
+    """Prices that a request which runs may have begun with, and those to come; `prices` in order of time."""
+    found: list[Told] = []
+    following: dict[tuple[str, str], datetime] = {}
+    for price in reversed(list(prices)):
+        of = (price.model, price.region)
+        ended = following.get(of)
+        following[of] = price.effective_from
+        if ended is None or ended > now - SUPERSEDED:
+            found.append(
+                Told(
+                    model=price.model,
+                    region=price.region,
+                    input=price.input,
+                    cached_input=price.cached_input,
+                    output=price.output,
+                    effective_from=price.effective_from,
+                )
+            )
+    return PriceList(tuple(reversed(found)))
+
+
+class Accounts:
+    def __init__(self, pool: Pool, bus: Bus) -> None:
+        self._pool = pool
+        self._bus = bus
+        self._changed: set[UUID] = set()
+        self._prices_changed = True
+        self._month = ""
+
+    def touch(self, tenants: Iterable[UUID]) -> None:
+        """Their accounts are told again soon, once for however many changes."""
+        self._changed.update(tenants)
+
+    def reprice(self) -> None:
+        self._prices_changed = True
+
+    async def recorded(self, tenant_id: UUID, ids: Sequence[UUID]) -> Recorded:
+        async with transaction(self._pool) as connection:
+            sheet = await account_store.sheet(connection, tenant_id, ids)
+        return Recorded(account(tenant_id, sheet), tuple(sheet.recorded))
+
+    async def publish(self) -> None:
+        """Run for as long as the service: what is not told yet is told later, also after a crash."""
+        while True:
+            try:
+                await self._publish_once(datetime.now(UTC))
+            except Unavailable as error:
+                log.warning("accounts are not told: %s", error)
+            await asyncio.sleep(INTERVAL)
+
+    async def _publish_once(self, now: datetime) -> None:
+        if self._prices_changed:
+            self._prices_changed = False
+            try:
+                await self._publish_prices()
+            except Unavailable:
+                self._prices_changed = True
+                raise
+        month = f"{now:%Y-%m}"
+        if month != self._month:  # at boot, too: what a process that was killed has not told
+            async with transaction(self._pool) as connection:
+                self.touch(await account_store.spenders(connection))
+            self._month = month
+        while self._changed:
+            tenant = self._changed.pop()
+            try:
+                await self._publish_account(tenant)
+            except Unavailable:
+                self._changed.add(tenant)
+                raise
+
+    async def _publish_account(self, tenant_id: UUID) -> None:
+        async with transaction(self._pool) as connection:
+            sheet = await account_store.sheet(connection, tenant_id, ())
+            # inside: no other replica can put an older version over this one
+            await self._bus.put(BUDGETS, str(tenant_id), encode(account(tenant_id, sheet)))
+        event = BudgetChanged(id=new_id(), time=sheet.now, tenant_id=tenant_id, version=sheet.version)
+        await self._bus.tell("budget.changed.v1", encode(event))
+
+    async def _publish_prices(self) -> None:
+        async with transaction(self._pool) as connection:
+            await store.own_prices(connection)
+            listed = told(await store.prices(connection, None), await store.now(connection))
+            await self._bus.put(PRICES, PRICE_LIST, encode(listed))
