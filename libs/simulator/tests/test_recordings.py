@@ -18,12 +18,20 @@ HEADERS = {"30_request_id": {"x-request-id": "gw-abc-123"}, "30b_request_id_stre
 CASES = sorted(p.name.removesuffix(".req.json") for p in HERE.glob("*.req.json"))
 
 TEXT = r'"((?:[^"\\]|\\.)*)"'
-COUNTS = "prompt_tokens|total_tokens|completion_tokens|cached_tokens|created_cache_tokens|created|count"
+COUNTS = (
+    "prompt_tokens|total_tokens|completion_tokens|cached_tokens|created_cache_tokens|created|created_at|count|"
+    "input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens|original_input_tokens|"
+    "cache_write_tokens|sequence_number"
+)
 
 
 def path_of(name: str) -> str:
     if name.startswith("40"):
         return "/detokenize" if "detokenize" in name else "/tokenize"
+    if name.startswith("41"):
+        return "/v1/responses"
+    if name.startswith("42"):
+        return "/v1/messages/count_tokens" if "count_tokens" in name else "/v1/messages"
     return "/v1/completions" if name.startswith("10") or "completion_prompt" in name else "/v1/chat/completions"
 
 
@@ -58,8 +66,9 @@ def split(raw: bytes) -> tuple[str, str]:
 def level(body: str) -> str:
     """The body with everything replaced that may differ."""
     body = re.sub(r'"(chatcmpl|cmpl|chatcmpl-tool|modelperm|embd)-[0-9a-f]{16}"', r'"\1-ID"', body)
+    body = re.sub(r'"(resp|msg)_[0-9a-f]{16}"', r'"\1_ID"', body)
     body = re.sub(rf'"({COUNTS})":\d+', r'"\1":0', body)
-    body = re.sub(rf'"(text|arguments|stop_reason)":{TEXT}', r'"\1":"T"', body)
+    body = re.sub(rf'"(text|arguments|stop_reason|delta)":{TEXT}', r'"\1":"T"', body)
     body = re.sub(
         rf'("delta":\{{|"role":"assistant",(?="content":{TEXT},"refusal"))"content":{TEXT}', r'\1"content":"T"', body
     )
@@ -145,16 +154,31 @@ async def test_missing_key_is_refused_as_recorded(config, exchange):
     [
         ("68_embeddings", {"input": ["Hello", "Hello, world!"]}),
         ("68b_embeddings_base64", {"encoding_format": "base64"}),
+        ("68c_embeddings_token_ids", {"input": [[1, 2], [3]]}),
+        ("68g_embed_too_long", {"input": "word " * 7800}),
         ("68d_embeddings_dimensions", {"dimensions": 8}),
         ("68e_embeddings_bad_model", {"model": "nope"}),
         ("68f_chat_on_embed_model", None),
     ],
 )
 async def test_embedding_server_replies_as_recorded(name, fields, exchange):
-    async with serve(Config(models=("tiny",), prefill_ms=0, embed=True)) as sim:
+    async with serve(Config(models=("tiny",), prefill_ms=0, embed=True, max_model_len=2048)) as sim:
         path = "/v1/chat/completions" if fields is None else "/v1/embeddings"
         body = json.dumps({"model": "tiny", "input": "Hello"} | (fields or {})).encode()
         check(name, await exchange(sim.url, path, body, headers=JSON))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "fields"),
+    [
+        ("41d_responses_prev", "/v1/responses", {"input": "Hello", "previous_response_id": "resp_nope"}),
+        ("41e_responses_background", "/v1/responses", {"input": "Hello", "background": True}),
+        ("42e_messages_err_max", "/v1/messages", {"messages": [], "max_tokens": 3000}),
+        ("42f_messages_err_missing", "/v1/messages", {"messages": []}),
+    ],
+)
+async def test_refusal_equals_the_recorded_one(name, path, fields, sim, exchange):
+    check(name, await exchange(sim.url, path, json.dumps({"model": "tiny"} | fields).encode(), headers=JSON))
 
 
 @pytest.mark.parametrize("stream", [False, True])

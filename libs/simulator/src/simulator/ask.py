@@ -35,6 +35,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """`prompts` has one entry for chat; choice index = prompt index * n + j."""
 
     chat: bool
+    dialect: str = ""  # "responses" or "messages": how the reply of a chat is written
     model: str
     prompts: tuple[list[int], ...]
     texts: tuple[str, ...] = ()  # of prompts that came as text, for echo

@@ -20,5 +20,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     sse_keepalive_s: float = 0.0
     embed: bool = False
+    # Serve pooling beside generation, which no vLLM does, so that one model has every endpoint.
+    everything: bool = False
     # 0: a reply ends only at its limit, as with the tiny model; n: it ends by itself after n tokens on average.
     mean_tokens: int = 0

@@ -1,12 +1,14 @@
 """One request's record while it is being made."""
 
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
 from simulator.ask import Ask
+from simulator.errors import Refusal
 from simulator.job import Job
-from simulator.sink import Stream, Whole
+from simulator.sink import EventStream, Stream, Whole
 from simulator.truth import Record
 from simulator.wire import Wire
 
@@ -25,7 +27,8 @@ class Entry:
         self.ending = ""
         self.wire: Wire | None = None
         self.job: Job | None = None
-        self.sink: Stream | Whole | None = None
+        self.sink: EventStream | Stream | Whole | None = None
+        self.told: Callable[[Refusal], bytes] = Refusal.body
 
     def take(self, ask: Ask) -> None:
         self.model = ask.model

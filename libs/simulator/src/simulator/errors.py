@@ -26,6 +26,10 @@ class Refusal(Exception):
             {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.status}}
         )
 
+    def anthropic_body(self) -> bytes:
+        """The same in the shape of `/v1/messages`."""
+        return msgspec.json.encode({"type": "error", "error": {"type": self.type, "message": self.message}})
+
 
 class BadRequest(Refusal):
     @classmethod
@@ -37,6 +41,10 @@ class BadRequest(Refusal):
 
 class Invalid(Refusal):
     type = "Bad Request"
+
+    def anthropic_body(self) -> bytes:
+        """A body that is not what the endpoint takes is refused before the endpoint's own code, in OpenAI's shape."""
+        return self.body()
 
     @classmethod
     def at(cls, kind: str, loc: str, msg: str, given: str, ctx: str = "") -> "Invalid":

@@ -39,7 +39,7 @@ def chat(body: ChatBody, config: Config) -> Ask:
     )
     asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     name = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
-    limit = _limit([page], asked, name, config)
+    limit = token_limit([page], asked, name, config)
     if body.logprobs and body.top_logprobs > _MOST_LOGPROBS:
         raise _too_many_logprobs(body.top_logprobs)
     tool, function = _forced(body)
@@ -63,7 +63,7 @@ def completion(body: CompletionBody, config: Config) -> Ask:
     prompts = _prompts(body)
     asked = _COMPLETION_DEFAULT if body.max_tokens is None else body.max_tokens
     echo_only = body.echo and asked == 0
-    limit = _limit(prompts, 1 if echo_only else asked, "max_tokens", config)
+    limit = token_limit(prompts, 1 if echo_only else asked, "max_tokens", config)
     if (body.logprobs or 0) > _MOST_LOGPROBS:
         raise _too_many_logprobs(body.logprobs or 0)
     script, error = _script(body, None)
@@ -154,7 +154,7 @@ def rendered(item: str | int | list[int]) -> Rendered:
     return Rendered(item, 0)
 
 
-def _limit(prompts: list[Rendered], asked: int | None, name: str, config: Config) -> int:
+def token_limit(prompts: list[Rendered], asked: int | None, name: str, config: Config) -> int:
     """Most tokens to generate; BadRequest where prompt and answer cannot fit."""
     longest = config.max_model_len
     for prompt in prompts:

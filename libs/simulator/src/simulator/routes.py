@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from simulator import body, metrics, reply
+from simulator import body, messages, metrics, reply
 from simulator.config import Config
 from simulator.engine import Engine
 from simulator.errors import BadRequest, NoModel, Refusal
@@ -22,7 +22,15 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 _METRICS = "text/plain; version=1.0.0; charset=utf-8"
-_INFERENCE = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+_INFERENCE = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/rerank",
+    "/v1/score",
+)
 
 
 class Routes:
@@ -48,11 +56,20 @@ class Routes:
             "/sim/requests": {"GET": self._requests},
         }
         # A server runs one kind of model: pooling, or generating.
-        if config.embed:
-            self._table["/v1/embeddings"] = {"POST": serving.embedding}
-        else:
-            self._table["/v1/chat/completions"] = {"POST": serving.chat}
-            self._table["/v1/completions"] = {"POST": serving.completion}
+        if config.embed or config.everything:
+            self._table |= {
+                "/v1/embeddings": {"POST": serving.embedding},
+                "/v1/rerank": {"POST": serving.rerank},
+                "/v1/score": {"POST": serving.score},
+            }
+        if not config.embed:
+            self._table |= {
+                "/v1/chat/completions": {"POST": serving.chat},
+                "/v1/completions": {"POST": serving.completion},
+                "/v1/responses": {"POST": serving.response},
+                "/v1/messages": {"POST": serving.message},
+                "/v1/messages/count_tokens": {"POST": self._count_tokens},
+            }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Any request."""
@@ -116,6 +133,13 @@ class Routes:
         if not known(given.tokens):
             raise BadRequest(f"Token id {max(given.tokens)} is out of vocabulary")
         return reply.answer(request, msgspec.json.encode({"prompt": decode(given.tokens)}))
+
+    async def _count_tokens(self, request: web.BaseRequest) -> web.StreamResponse:
+        given = body.read(await request.read(), request.headers.get("content-type", ""), messages.CountTokensBody)
+        try:
+            return reply.answer(request, messages.counted(given.rendered(self._config)))
+        except Refusal as refusal:
+            return reply.answer(request, refusal.anthropic_body(), refusal.status)
 
     def _check_model(self, model: str | None) -> None:
         if model and model not in self._config.models:

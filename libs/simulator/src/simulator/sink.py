@@ -17,10 +17,15 @@ class Frames(Protocol):
 
     def first(self, index: int) -> bytes: ...
     def step(self, sequence: Sequence, delta: Delta, last: bool) -> list[bytes]: ...
+
+
+class ChunkFrames(Frames, Protocol):
+    """Of an endpoint whose last chunk may hold the usage."""
+
     def usage(self, produced: int) -> bytes: ...
 
 
-class Stream:
+class _Events:
     """Events as they come."""
 
     def __init__(self, ask: Ask, frames: Frames, wire: Wire, keepalive_s: float = 0.0) -> None:
@@ -55,9 +60,25 @@ class Stream:
         for chunk in self._frames.step(sequence, delta, last):
             self._wire.event(chunk, produced)
 
+    def cut(self, reset: bool) -> None:
+        self._wire.flush()
+        self.close()
+        if reset:
+            self._wire.reset()
+        else:
+            self._wire.close()
+
+
+class Stream(_Events):
+    """Chunks, then `[DONE]`."""
+
+    def __init__(self, ask: Ask, frames: ChunkFrames, wire: Wire, keepalive_s: float = 0.0) -> None:
+        super().__init__(ask, frames, wire, keepalive_s)
+        self._chunks = frames
+
     def end(self, produced: int) -> None:
         if self._ask.include_usage:
-            self._wire.event(self._frames.usage(produced), produced)
+            self._wire.event(self._chunks.usage(produced), produced)
         self._wire.event(_DONE)
         self._wire.finish()
         self.close()
@@ -69,13 +90,39 @@ class Stream:
         self._wire.finish()
         self.close()
 
-    def cut(self, reset: bool) -> None:
-        self._wire.flush()
+
+class EventFrames(Frames, Protocol):
+    """Of an endpoint whose stream has an end of its own instead of `[DONE]`."""
+
+    def opening(self) -> list[bytes]: ...
+    def end(self, produced: int) -> list[bytes]: ...
+    def failed(self, refusal: Refusal) -> list[bytes] | None: ...
+
+
+class EventStream(_Events):
+    """Named events as they come."""
+
+    def __init__(self, ask: Ask, frames: EventFrames, wire: Wire, keepalive_s: float = 0.0) -> None:
+        super().__init__(ask, frames, wire, keepalive_s)
+        self._events = frames
+        for event in frames.opening():
+            wire.event(event, 0)
+
+    def end(self, produced: int) -> None:
+        for event in self._events.end(produced):
+            self._wire.event(event, produced)
+        self._wire.finish()
         self.close()
-        if reset:
-            self._wire.reset()
-        else:
-            self._wire.close()
+
+    def fail(self, refusal: Refusal) -> None:
+        events = self._events.failed(refusal)
+        if events is None:
+            self.cut(False)
+            return
+        for event in events:
+            self._wire.event(event)
+        self._wire.finish()
+        self.close()
 
 
 class Whole:
