@@ -29,6 +29,8 @@ class Shop:
         self.nodes: list[str] = []
         self.tenant_id = ""
         self.key = ""
+        self.address = f"2001:db8:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::1"
+        """Its calls come from here, so that wrong credentials of one shop slow no other down."""
 
     @property
     def engine(self) -> simulator.Simulator:
@@ -90,7 +92,7 @@ class Shop:
         return answer
 
     async def call(self, method: str, path: str, body: object = None, token: str | None = None) -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {token or self.key}"}
+        headers = {"Authorization": f"Bearer {token or self.key}", "X-Forwarded-For": self.address}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
             session.request(method, f"{self.url}{path}", json=body) as response,

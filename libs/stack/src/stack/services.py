@@ -20,6 +20,8 @@ def service(name: str, index: int, metrics: Port, env: Mapping[str, str]) -> Com
 
 def gateway(index: int, public: Port, metrics: Port, spool: Path, env: Mapping[str, str]) -> Command:
     """One of the gateways that share the public port."""
+    # who calls from this machine, as the dashboard does, tells for whom
+    env = {"GATEWAY_TRUSTED_PROXIES": "127.0.0.0/8,::1/128", **env}
     own = {"GATEWAY_HOST": "127.0.0.1", "GATEWAY_PORT": str(public.number), "GATEWAY_SPOOL_DIR": str(spool)}
     return service("gateway", index, metrics, {**env, **own})
 
