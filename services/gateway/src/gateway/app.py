@@ -75,7 +75,16 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         )
         admission = Admission(nodes, prices, budgets, everyone, settings.default_max_output)
         tokenizer = Tokenizer(nodes, upstream)
-        inference = Inference(nats, admission, placement, upstream, settlement, tokenizer, settings.max_attempts)
+        inference = Inference(
+            nats,
+            admission,
+            placement,
+            upstream,
+            settlement,
+            tokenizer,
+            settings.max_attempts,
+            settings.continuation,
+        )
         readiness = routes.Readiness()
         session = await stack.enter_async_context(aiohttp.ClientSession())
         journal, members, operators = Journal(pool, nats), Members(pool), Operators(pool, root)

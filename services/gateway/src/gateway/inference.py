@@ -10,17 +10,22 @@ from common.bus import Bus
 from common.errors import ApiError, Forbidden, NoCapacity, Overloaded, Unavailable, UpstreamError, UpstreamTimeout
 from common.routing import Node
 from gateway import errors
+from gateway import leg as legs
 from gateway.admission import Admission, Entry
 from gateway.body import Endpoint, Prepared
 from gateway.client import Headers
 from gateway.connection import Broken
 from gateway.endpoints import TABLE
 from gateway.errors import Elsewhere, Refused
+from gateway.kept import Kept
+from gateway.leg import Cut, Leg
 from gateway.live import Caller, Live
 from gateway.placement import Placed, Placement
 from gateway.relay import Relay
 from gateway.reply import Reply
+from gateway.resume import Rest
 from gateway.settlement import Settlement
+from gateway.sse import ReplyStream
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Exchange, Stalled, Upstream
 
@@ -35,6 +40,7 @@ class Inference:
         settlement: Settlement,
         tokenizer: Tokenizer,
         max_attempts: int,
+        continues: bool,
     ) -> None:
         self._bus = bus
         self._admission = admission
@@ -43,6 +49,7 @@ class Inference:
         self._settlement = settlement
         self._tokenizer = tokenizer
         self._max_attempts = max_attempts
+        self._continues = continues
 
     async def answer(self, id: UUID, caller: Caller, endpoint: Endpoint, prepared: Prepared, reply: Reply) -> None:
         """Answer on `reply`; raises ApiError only before its first byte.
@@ -76,41 +83,61 @@ class Inference:
 
     async def _attempts(self, live: Live, endpoint: Endpoint, entry: Entry, reply: Reply) -> None:
         prepared = entry.prepared
+        leg = legs.first(endpoint, prepared, continues=self._continues)
         failed: set[str] = set()
         last: ApiError | None = None
-        for attempt in range(1, self._max_attempts + 1):
+        left = self._max_attempts
+        while left > 0:
+            left -= 1
             try:
                 placed = await self._place(live, entry, failed, reply)
-            except NoCapacity:
+            except ApiError:
                 if last is None:
                     raise
                 break
             node = placed.node
-            live.node_id, live.attempts = node.id, attempt
+            live.node_id, live.attempts = node.id, live.attempts + 1
             self._placement.live[node.id] += 1
             try:
-                exchange = await self._upstream.send(node, TABLE[endpoint].engine_path, prepared.body, str(live.id))
+                exchange = await self._upstream.send(node, leg.path, leg.body, str(live.id))
                 try:
-                    await self._exchange(live, exchange, prepared, reply)
+                    await self._exchange(live, exchange, leg, reply)
                     return
                 finally:
                     exchange.close(done=live.outcome == "completed")
+            except Cut as cut:
+                last, left = cut.error, self._max_attempts
+                await self._suspect(node)
+                rest = Rest(prepared, endpoint, cut.stream, self._placement.max_model_len(live.model))
+                if rest.body is None:
+                    live.outcome = "completed"
+                    reply.part(rest.closing())
+                    reply.end()
+                    return
+                leg = legs.after(rest)
             except Stalled as error:
                 last = UpstreamTimeout(str(error))
             except Broken as error:
                 last = UpstreamError(str(error))
                 await self._suspect(node)
             except Refused as refused:
+                if reply.started:
+                    last = refused.error
+                    break
                 live.reached_engine = False
                 raise refused.error from refused
             except Elsewhere as elsewhere:
                 last = elsewhere.error
             finally:
                 self._placement.live[node.id] -= 1
-            live.reached_engine = False
+            live.reached_engine = reply.started
             failed.add(node.id)
         live.outcome = "upstream_lost"
-        raise last or NoCapacity(f"no node serves `{live.model}`", retry_after=5)
+        last = last or NoCapacity(f"no node serves `{live.model}`", retry_after=5)
+        if live.stream is None or not reply.started:
+            raise last
+        reply.part(live.stream.told(last))
+        reply.end()
 
     async def _place(self, live: Live, entry: Entry, failed: set[str], reply: Reply) -> Placed:
         if failed:
@@ -128,13 +155,13 @@ class Inference:
             live.leased = False
             raise
 
-    async def _exchange(self, live: Live, exchange: Exchange, prepared: Prepared, reply: Reply) -> None:
+    async def _exchange(self, live: Live, exchange: Exchange, leg: Leg, reply: Reply) -> None:
         live.reached_engine = True
         status = await exchange.head()
         if status != 200:
             raise Elsewhere(errors.of_response(status, await exchange.rest()))
-        if prepared.stream:
-            await self._stream(live, exchange, prepared, reply)
+        if leg.stream is not None:
+            await self._stream(live, exchange, leg.stream(), reply)
             return
         body = await exchange.rest()
         try:
@@ -144,9 +171,8 @@ class Inference:
         live.outcome = "completed"
         reply.whole(body, exchange.connection.content_type)
 
-    async def _stream(self, live: Live, exchange: Exchange, prepared: Prepared, reply: Reply) -> None:
-        """Until the first part is sent another node may still be tried; after it, failures are told in the stream."""
-        stream = TABLE[live.endpoint].stream(prepared)
+    async def _stream(self, live: Live, exchange: Exchange, stream: ReplyStream, reply: Reply) -> None:
+        """Until the first part is sent another node may be tried; after it, what cannot go on is told in the stream."""
         failure: ApiError | None = None
         try:
             await exchange.relay(Relay(live, stream, exchange, reply))
@@ -157,6 +183,8 @@ class Inference:
             live.outcome = "completed"
             live.stream = stream
         elif reply.started:
+            if failure.status >= 500 and isinstance(stream, Kept) and stream.resumable:
+                raise Cut(failure, stream)
             live.outcome = "refused" if failure.status < 500 else "upstream_lost"
             reply.part(stream.told(failure))
         elif failure.status < 500:

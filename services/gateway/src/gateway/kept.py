@@ -41,6 +41,10 @@ class Kept(Stream):
         """
         return b",".join(self._ids)
 
+    @property
+    def resumable(self) -> bool:
+        return self.prompt_ids is not None and not self.other
+
     def _event(self, event: bytes) -> bytes:
         if self.prompt_ids is None and (found := _PROMPT_IDS.search(event)):
             self.prompt_ids = found[1]

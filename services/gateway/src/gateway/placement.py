@@ -80,6 +80,11 @@ class Placement:
         LOCAL.inc()
         return Placed(self._least_loaded(candidates), leased=False)
 
+    def max_model_len(self, model: str) -> int:
+        """Tokens of prompt and reply together; 0 where no engine says."""
+        found = self._nodes.model(model)
+        return found.max_model_len if found else 0
+
     def _least_loaded(self, candidates: list[Node]) -> Node:
         free = [node for node in candidates if not node.max_concurrency or self.live[node.id] < node.max_concurrency]
         if not free:

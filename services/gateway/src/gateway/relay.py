@@ -24,8 +24,9 @@ class Relay:
         stream, client = self._stream, self._reply.client
         part = stream.feed(data)
         if part and stream.events:
-            if self._live.stream is None:
-                self._live.stream, self._live.first_token_at = stream, datetime.now(UTC)
+            live = self._live
+            if live.stream is not stream:
+                live.stream, live.first_token_at = stream, live.first_token_at or datetime.now(UTC)
             self._reply.part(part)
             if client.stalled_since is not None:
                 client.paused_by = self._exchange.connection.pause()

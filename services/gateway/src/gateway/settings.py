@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between two chunks of an engine."""
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     """Nodes tried for one request before the first byte."""
+    continuation: bool = True
+    """Let a stream whose engine is lost go on at another one, from the token ids delivered."""
     shutdown_timeout: float = 600.0
     """Seconds that running streams may take after SIGTERM."""
     key_cache_seconds: float = 30.0
