@@ -5,20 +5,16 @@
 
 import os
 import re
-import signal
-import socket
-import subprocess
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from engine.vllm import serving
 from integration.shop import Shop, until
 from openai import APIError, AsyncOpenAI
 
-HERE = Path(__file__).parent
 MESSAGES: Any = [{"role": "user", "content": "Hello, world! What is in the paper?"}]
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine")]
 
@@ -56,34 +52,18 @@ class Counters:
         return now[0] - self._before[0], now[1] - self._before[1]
 
 
-@pytest.fixture(scope="module")
-def engine_url() -> Any:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine_url() -> AsyncIterator[str]:
     if url := os.environ.get("VLLM_URL"):
         yield url.rstrip("/")
         return
-    home = os.environ["ENGINE_HOME"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # no new session: see serve.sh
-    process = subprocess.Popen([str(HERE / "serve.sh")], env={**os.environ, "DEST": home, "PORT": str(port)})
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+    with serving("model") as server:
+        await server.healthy()
+        yield server.url
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shop(make_stack_of_module: Any, engine_url: str) -> AsyncIterator[Shop]:
-    async def healthy() -> bool:
-        try:
-            async with aiohttp.ClientSession() as session, session.get(f"{engine_url}/health") as response:
-                return response.status == 200
-        except aiohttp.ClientError:
-            return False
-
-    await until(healthy, bool, deadline=300)
     async with Shop.of_engine(await make_stack_of_module(simulators=0), engine_url) as shop:
         yield shop
 
