@@ -28,6 +28,7 @@ lint: $(UV) ## ruff, mypy, import contracts, generated schemas up to date
 	$(RUN) mypy libs/*/src services/*/src
 	$(RUN) lint-imports
 	$(RUN) python -m common.schema --check proto-schemas
+	$(RUN) python -m gateway.document --check proto-schemas
 
 ##@ Change
 format: $(UV) ## Format and apply safe fixes
@@ -36,6 +37,7 @@ format: $(UV) ## Format and apply safe fixes
 
 schemas: $(UV) ## Write proto-schemas/ from the code
 	$(RUN) python -m common.schema proto-schemas
+	$(RUN) python -m gateway.document proto-schemas
 
 ##@ Help
 help: ## List the targets

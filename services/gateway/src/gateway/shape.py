@@ -14,13 +14,13 @@ _ANTHROPIC = {
 }
 
 
-class _AnthropicError(msgspec.Struct, frozen=True):
+class AnthropicError(msgspec.Struct, frozen=True):
     type: str
     message: str
 
 
 class AnthropicReply(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
-    error: _AnthropicError
+    error: AnthropicError
 
 
 class ErrorEvent(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
@@ -46,7 +46,7 @@ def anthropic(error: ApiError) -> bytes:
     else:
         kind = _ANTHROPIC.get(error.status, "invalid_request_error")
     message = error.message if error.param is None else f"{error.param}: {error.message}"
-    return msgspec.json.encode(AnthropicReply(_AnthropicError(kind, message)))
+    return msgspec.json.encode(AnthropicReply(AnthropicError(kind, message)))
 
 
 def responses_event(error: ApiError, sequence_number: int) -> bytes:

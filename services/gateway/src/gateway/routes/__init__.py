@@ -6,7 +6,6 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin
 
 from common.bus import Bus
 from common.errors import ApiError
@@ -16,7 +15,7 @@ from gateway.journal import Journal
 from gateway.members import Members
 from gateway.nodes import Nodes
 from gateway.operators import Operators
-from gateway.routes import account, admin, errors, forwarded, guards, public
+from gateway.routes import account, admin, docs, errors, forwarded, guards, public
 from gateway.routes.finishing import Finishing
 from gateway.routes.guards import Connection, Guards
 from gateway.routes.public import Readiness
@@ -77,7 +76,12 @@ def litestar(services: Services, readiness: Readiness) -> Litestar:
         guards=[people],
     )
     return Litestar(
-        [*public.handlers(services.identity, services.nodes, services.bus, readiness), for_admins, for_people],
+        [
+            *public.handlers(services.identity, services.nodes, services.bus, readiness),
+            *docs.handlers(),
+            for_admins,
+            for_people,
+        ],
         exception_handlers={ApiError: errors.told, HTTPException: errors.http, Exception: errors.bug},
         dependencies={
             "author": Provide(guards.author),
@@ -89,7 +93,7 @@ def litestar(services: Services, readiness: Readiness) -> Litestar:
             title="CrossLogic Inference Cloud",
             version="1",
             path="/",
-            render_plugins=[ScalarRenderPlugin(path="/docs"), JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[docs.Whole(path="/openapi.json")],
         ),
         request_max_body_size=services.max_body_bytes,
         logging_config=None,

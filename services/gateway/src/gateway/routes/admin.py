@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import Parameter, QueryParameter
 
 from gateway.api_keys import ApiKeys, CreatedKey, KeyChange, NewKey, Rotation
 from gateway.audit import Author
@@ -93,7 +93,7 @@ def of_keys(api_keys: ApiKeys) -> list[HTTPRouteHandler]:
         return await api_keys.create(author, data.tenant_id, data, datetime.now(UTC))
 
     @get("/api-keys")
-    async def list_keys(tenant: Annotated[UUID, Parameter(query="tenant_id")]) -> KeyList:
+    async def list_keys(tenant: Annotated[UUID, QueryParameter(name="tenant_id")]) -> KeyList:
         return KeyList(await api_keys.of_tenant(tenant))
 
     @patch("/api-keys/{key_id:uuid}")
