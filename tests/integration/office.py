@@ -1,5 +1,6 @@
 """One tenant, seen from the admin's and its people's side; no engine."""
 
+import ipaddress
 import uuid
 from typing import Any
 
@@ -71,4 +72,4 @@ class Office:
 def some_address() -> str:
     """One that nobody else has; throttling is by /64."""
     digits = uuid.uuid4().hex
-    return f"2001:db8:{digits[:4]}:{digits[4:8]}::1"
+    return str(ipaddress.ip_address(f"2001:db8:{digits[:4]}:{digits[4:8]}::1"))

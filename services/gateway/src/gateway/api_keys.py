@@ -133,9 +133,11 @@ class ApiKeys:
             before = await _locked(connection, id, tenant_id)
             if before.revoked_at is not None or (before.expires_at is not None and before.expires_at <= now):
                 raise Conflict("the key is revoked or has expired: create a new one")
+            if before.replaced_by is not None:
+                raise Conflict(f"the key was rotated already, to {before.replaced_by}")
             wanted = msgspec.structs.replace(before, id=new_id(), created_at=now, last_used_at=None)
             created, key = await _add(connection, wanted)
-            old = msgspec.structs.replace(before, expires_at=min(end, before.expires_at or end))
+            old = msgspec.structs.replace(before, expires_at=min(end, before.expires_at or end), replaced_by=key.id)
             digest = await api_keys.change(connection, old)
             told = entry(by, new_id(), now, target=id, tenant_id=old.tenant_id, status=201, before=before, after=key)
             await log_of.append(connection, told)

@@ -30,11 +30,14 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[Scope, ...] = ALL_SCOPES
     last_used_at: datetime | None = None
     """To within the minute."""
+    replaced_by: UUID | None = None
+    """The key that it was rotated to."""
 
 
 _COLUMNS = (
     "id, tenant_id, environment_id, name, prefix, requests_per_minute, tokens_per_minute, max_concurrency, models, "
-    "budget_usd, expires_at, created_at, revoked_at, scopes, last_used_at"
+    "budget_usd, expires_at, created_at, revoked_at, scopes, last_used_at, "
+    "replaced_by"
 )
 _OF_TENANT = "select " + _COLUMNS + " from gateway.api_keys where tenant_id = $1 order by id"  # noqa: S608  constants
 _ONE = "select " + _COLUMNS + " from gateway.api_keys where id = $1 for update"  # noqa: S608
@@ -87,7 +90,8 @@ async def change(connection: Connection, key: ApiKey) -> str:
     digest = await connection.fetchval(
         """
         update gateway.api_keys set name = $2, requests_per_minute = $3, tokens_per_minute = $4, max_concurrency = $5,
-            models = $6, budget_usd = $7, expires_at = $8, revoked_at = $9, scopes = $10
+            models = $6, budget_usd = $7, expires_at = $8, revoked_at = $9, scopes = $10,
+            replaced_by = $11
         where id = $1 returning hash
         """,
         key.id,
@@ -100,6 +104,7 @@ async def change(connection: Connection, key: ApiKey) -> str:
         key.expires_at,
         key.revoked_at,
         list(key.scopes),
+        key.replaced_by,
     )
     return str(digest.hex())
 
