@@ -1,4 +1,4 @@
-"""The gateway's side of `common.leases`: calls to Redis, those of one loop tick in one pipeline.
+"""The gateway's side of `common.leases`: calls to Redis, those of one loop tick in few pipelines.
 
 The redis driver is imported here only. Redis may be slow or gone: each call has a budget, and after a failure none is
 tried for a while, so that a paused Redis does not pause requests.
@@ -24,6 +24,9 @@ FAILURES = Counter("gateway_redis_failures", "Redis calls that failed or exceede
 SECONDS = Histogram(
     "gateway_redis_seconds", "Round trip of a pipeline", buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.5)
 )
+MOST_PIPELINES = 8
+MOST_COMMANDS = 64
+"""At once; more would block the loop for longer than a token may wait."""
 _NONE = -1
 _FAILED = (RedisError, TimeoutError, ConnectionError, OSError)
 
@@ -76,7 +79,7 @@ class Leases:
         self._budget = budget
         self._rest = rest
         self._open_until = 0.0
-        self._batch: list[tuple[tuple[Argument, ...], asyncio.Future[object]]] = []
+        self._waiting: list[tuple[tuple[Argument, ...], asyncio.Future[object]]] = []
         self._sending: set[asyncio.Task[None]] = set()
 
     async def take(
@@ -142,12 +145,11 @@ class Leases:
         if loop.time() < self._open_until:
             raise Unavailable("redis is resting after a failure")
         future: asyncio.Future[object] = loop.create_future()
-        if not self._batch:
+        self._waiting.append((("FCALL", function, 1, self._key, *arguments), future))
+        if len(self._waiting) == 1:
             loop.call_soon(self._flush)
-        self._batch.append((("FCALL", function, 1, self._key, *arguments), future))
         try:
-            async with asyncio.timeout(1.0 if patient else self._budget):
-                return await future
+            return await self._answer(future, 1.0 if patient else self._budget)
         except _FAILED as error:
             FAILURES.inc()
             if loop.time() >= self._open_until:
@@ -155,26 +157,44 @@ class Leases:
             self._open_until = loop.time() + self._rest
             raise Unavailable(f"redis: {error!r}") from error
 
+    async def _answer(self, future: asyncio.Future[object], budget: float) -> object:
+        """Raises TimeoutError, or what Redis answered with."""
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            asked = loop.time()
+            await asyncio.wait((future,), timeout=budget)
+            if future.done():
+                return future.result()
+            if loop.time() - asked < budget * 1.5:
+                break
+            # we were late ourselves: what Redis has said by now is not read yet
+        raise TimeoutError(f"no answer within {budget:g} s")
+
     def _flush(self) -> None:
-        batch, self._batch = self._batch, []
-        task = asyncio.get_running_loop().create_task(self._send(batch))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        while self._waiting and len(self._sending) < MOST_PIPELINES:
+            batch, self._waiting = self._waiting[:MOST_COMMANDS], self._waiting[MOST_COMMANDS:]
+            task = asyncio.get_running_loop().create_task(self._send(batch))
+            self._sending.add(task)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        self._flush()
 
     async def _send(self, batch: list[tuple[tuple[Argument, ...], asyncio.Future[object]]]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for command, _ in batch:
             pipeline.execute_command(*command)
+        answers: list[object]
         try:
             with SECONDS.time():
                 answers = await pipeline.execute(raise_on_error=False)
         except _FAILED as error:
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
             if isinstance(answer, Exception):
                 future.set_exception(answer)
+                future.exception()  # whoever asked may not wait for it any more
             else:
                 future.set_result(answer)
 

@@ -19,6 +19,10 @@ from gateway.spool import Spool
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 64
+"""Records being stored at the same time: a thousand streams that end together must not block the loop."""
+REST = 1.0
+"""Seconds without NATS after it did not acknowledge; records are spooled meanwhile."""
 SETTLED = Counter("gateway_settled_requests", "Requests by outcome and where their record went", ["outcome", "to"])
 UNSETTLED = Gauge("gateway_unsettled_requests", "Requests that have ended and whose record is not stored yet")
 
@@ -35,6 +39,9 @@ class Settlement:
         self._renew_ms = renew_ms
         self._live: dict[str, Live] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._spool_until = 0.0
+        self._owed: dict[str, tuple[int, int]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -80,7 +87,8 @@ class Settlement:
                 record = live.record(ended_at, live.outcome)
                 tokens = record.input_tokens + record.output_tokens
                 cost = rounded_up(prices.cost(live.price, record)) if live.price else 0
-                await self._store(record)
+                async with self._at_once:
+                    await self._store(record)
         finally:
             del self._live[str(live.id)]
         # only now: until the record is stored the lease is what the scheduler would settle it from
@@ -88,15 +96,17 @@ class Settlement:
             try:
                 await self._leases.end(str(live.id), tokens, cost)
             except Unavailable:
-                log.warning("request %s: its lease is left to expire", live.id)
+                self._owed[str(live.id)] = (tokens, cost)
 
     async def _store(self, event: UsageRecorded) -> None:
         body = msgspec.json.encode(event)
+        loop = asyncio.get_running_loop()
         while True:
-            if self._bus.connected:
+            if self._bus.connected and loop.time() >= self._spool_until:
                 try:
                     await self._bus.publish(event.subject, body, str(event.id))
                 except Unavailable as error:
+                    self._spool_until = loop.time() + REST
                     log.warning("request %s: its record goes to the spool: %s", event.id, error)
                 else:
                     SETTLED.labels(event.outcome, "stream").inc()
@@ -116,9 +126,16 @@ class Settlement:
         while True:
             await asyncio.sleep(self._renew_ms / 1000)
             try:
+                await self._return_owed()
                 await self._renew_once()
             except Unavailable as error:
                 log.warning("leases are not renewed: %s", error)
+
+    async def _return_owed(self) -> None:
+        """Leases of settled requests that could not be returned while Redis was away."""
+        for id, (tokens, cost) in list(self._owed.items()):
+            await self._leases.end(id, tokens, cost)
+            del self._owed[id]
 
     async def _renew_once(self) -> None:
         batch = [(id, msgspec.json.encode(live.progress())) for id, live in self._live.items() if live.node_id]
