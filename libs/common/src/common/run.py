@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import msgspec
@@ -26,6 +26,16 @@ def main(service: str, kind: type[S], run: Callable[[S, asyncio.Event], Awaitabl
         sys.stderr.write(f"{service}: {error}\n")
         return 2
     return 0
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended. Once is not enough: on Python 3.11 `asyncio.wait_for`, which drivers use,
+    loses a cancellation that comes together with its result."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=1)
 
 
 async def _until_signal(values: S, run: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from common import bus, db, http, telemetry
 from common.events import KeyChanged
 from common.leases import Layer
+from common.run import cancelled
 from gateway import addresses, oidc, routes
 from gateway.admin_token import AdminToken
 from gateway.admission import Admission
@@ -143,6 +144,4 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         await others.drained(5)
         await journal.summarized(early=True)
         await last_used.write()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(tasks)
