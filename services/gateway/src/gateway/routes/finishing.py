@@ -1,5 +1,8 @@
-"""Calls that change something are finished even when the client hangs up: a change without its announcement, or a
-forwarded call without its outcome in the audit log, would be half of one."""
+"""Calls of `/admin/*` and `/account/*` are finished even when the client hangs up.
+
+A change without its announcement would be half of one; so would a denied or a forwarded call without its entry in the
+audit log.
+"""
 
 import asyncio
 import logging
@@ -22,6 +25,8 @@ class Finishing:
         async def send_if_heard(message: Any) -> None:
             if not gone:
                 await send(message)
+            elif message.get("more_body"):  # what follows is for nobody
+                raise ConnectionResetError("the client has hung up")
 
         task = asyncio.create_task(self._app(scope, receive, send_if_heard))
         self._running.add(task)
@@ -39,5 +44,6 @@ class Finishing:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a call failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ConnectionResetError):
+            log.error("a call failed", exc_info=error)
