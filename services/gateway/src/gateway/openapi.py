@@ -36,6 +36,7 @@ _REFUSALS = {
     "503": "Something that this needs is away; `retry-after` says when to come back",
 }
 _UPSTREAM = {"502": "The engine failed", "504": "The engine was silent for too long"}
+_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 _PREFIX = "#/components/schemas/"
 
 
@@ -67,11 +68,19 @@ def _told(path: str, operation: Any) -> Any:
         or not path.startswith(("/v1", "/admin", "/account"))
     ):
         return operation
+    replies = {status: _forwarded(reply) for status, reply in operation["responses"].items()}
     return {
         **operation,
-        "responses": {**operation["responses"], **_errors("ErrorReply", _REFUSALS)},
+        "responses": {**replies, **_errors("ErrorReply", _REFUSALS)},
         "security": [{"key": []}],
     }
+
+
+def _forwarded(reply: Document) -> Document:
+    """Bytes that another service answered are JSON, which Litestar takes for text."""
+    if reply.get("content", {}).get("application/json", {}).get("schema") == {"type": "string"}:
+        return {**reply, "content": {"application/json": {"schema": {"type": "object"}}}}
+    return reply
 
 
 def _errors(shape: str, statuses: dict[str, str]) -> Document:
@@ -83,7 +92,7 @@ def _inference(endpoint: Endpoint) -> Document:
     request, reply = KINDS[endpoint]
     content: Document = {"application/json": {"schema": {"$ref": _PREFIX + reply.__name__}}}
     if endpoint in STREAMED:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     shape = "AnthropicReply" if endpoint.startswith("messages") else "ErrorReply"
     billed = "" if TABLE[endpoint].billed else " Not billed."
     return {

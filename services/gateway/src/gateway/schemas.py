@@ -202,10 +202,9 @@ class Scores(msgspec.Struct, frozen=True):
 
 
 class TokenizeRequest(known.Tokenize, frozen=True, kw_only=True):
-    """Either `prompt` or `messages`."""
+    """`messages` may be there instead of `prompt`: their template is applied first."""
 
-    prompt: str | msgspec.UnsetType = msgspec.UNSET
-    messages: list[ChatMessage] | msgspec.UnsetType = msgspec.UNSET
+    prompt: str
     return_token_strs: bool | None = None
 
 

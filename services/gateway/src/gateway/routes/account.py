@@ -81,18 +81,18 @@ def of_members(members: Members) -> list[HTTPRouteHandler]:
         return MemberList(await members.of_tenant(tenant_id))
 
     @post(f"{TENANT}/members", status_code=201, permission="members:write")
-    async def add_my_member(author: Author, role: Role, tenant_id: UUID, data: NewMember) -> Member:
-        return await members.add(author, tenant_id, data, datetime.now(UTC), role)
+    async def add_my_member(author: Author, own_role: Role, tenant_id: UUID, data: NewMember) -> Member:
+        return await members.add(author, tenant_id, data, datetime.now(UTC), own_role)
 
     @patch(f"{TENANT}/members/{{member_id:uuid}}", permission="members:write")
     async def change_my_member(
-        author: Author, role: Role, tenant_id: UUID, member_id: UUID, data: MemberChange
+        author: Author, own_role: Role, tenant_id: UUID, member_id: UUID, data: MemberChange
     ) -> Member:
-        return await members.change(author, tenant_id, member_id, data, datetime.now(UTC), role)
+        return await members.change(author, tenant_id, member_id, data, datetime.now(UTC), own_role)
 
     @delete(f"{TENANT}/members/{{member_id:uuid}}", permission="members:write")
-    async def remove_my_member(author: Author, role: Role, tenant_id: UUID, member_id: UUID) -> None:
-        await members.remove(author, tenant_id, member_id, datetime.now(UTC), role)
+    async def remove_my_member(author: Author, own_role: Role, tenant_id: UUID, member_id: UUID) -> None:
+        await members.remove(author, tenant_id, member_id, datetime.now(UTC), own_role)
 
     return [my_members, add_my_member, change_my_member, remove_my_member]
 
@@ -138,8 +138,8 @@ def of_audit(journal: Journal) -> list[HTTPRouteHandler]:
     @get(f"{TENANT}/audit", permission="audit:read")
     async def my_audit(
         tenant_id: UUID,
-        actor: str | None = None,
-        cursor: int | None = None,
+        actor: Annotated[str | None, Parameter(pattern=r"\A[^\x00-\x1f\x7f]*\Z", max_length=500)] = None,
+        cursor: Annotated[int | None, Parameter(ge=1, le=2**63 - 1)] = None,
         limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
     ) -> Page:
         return await journal.page(tenant_id, actor, cursor, limit)
