@@ -22,6 +22,8 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 MAX_HEAD = 64 * 1024
 MAX_HEADERS = 100
 MAX_PIPELINED = 8
+LINGER = 1.0
+"""Seconds in which a client that was refused may read why."""
 WRITE_HIGH = 256 * 1024
 """Bytes of a reply that wait for the client before the engine must wait too."""
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -80,10 +82,14 @@ class Client(asyncio.Protocol):
         self._server.clients.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._failed:
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, "upgrades are not offered here")
+            # not offered here: the request is answered as if it had not asked, and nothing after it is read
+            if self.replying is not None:
+                self.replying.keep_alive = False
         except httptools.HttpParserError:
             self._refuse(400, "this is not HTTP/1.1")
 
@@ -220,4 +226,5 @@ class Client(asyncio.Protocol):
             body = msgspec.json.encode(reply_of(InvalidRequest(why)))
             self._transport.write(self.head(status, [(b"content-type", b"application/json")], len(body)) + body)
         self._failed = True
-        self._transport.close()
+        # a client that still sends would be reset, and not see the answer
+        self._loop.call_later(LINGER, self._transport.close)

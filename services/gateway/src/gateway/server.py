@@ -25,6 +25,8 @@ class Server:
         self.max_body_bytes = max_body_bytes
         self.clients: set[Client] = set()
         self.draining = False
+        self.port = 0
+        """Where it listens."""
 
     async def handle(self, request: Request, client: Client) -> None:
         await self._handler(request, client)
@@ -61,6 +63,7 @@ async def listening(server: Server, host: str, port: int) -> AsyncIterator[Calla
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((host, port))
+    server.port = listener.getsockname()[1]
     accepting = await loop.create_server(lambda: Client(server, loop), sock=listener, backlog=4096)
     sweeping = asyncio.create_task(server.sweep())
 
