@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 from engine.vllm import serving
@@ -155,3 +156,78 @@ async def test_an_engines_refusal_is_the_clients_400_and_leaves_no_record(shop: 
     await billed(shop, client, max_tokens=2)
 
     assert len(await shop.rows(before + 1)) == before + 1
+
+
+SHAPES: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/responses", {"input": "Hello, world!", "instructions": "Be brief.", "max_output_tokens": 20}),
+    ("/v1/responses", {"input": [{"role": "user", "content": "Hello"}], "max_output_tokens": 20, "stream": True}),
+    ("/v1/messages", {"messages": MESSAGES, "system": "Be brief.", "max_tokens": 20}),
+    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 20, "stream": True}),
+]
+
+
+async def post(shop: Shop, path: str, **asked: Any) -> tuple[str, bytes]:
+    """The request's id and the whole reply."""
+    async with (
+        aiohttp.ClientSession(shop.url, headers={"Authorization": f"Bearer {shop.key}"}) as session,
+        session.post(path, json={"model": shop.model, **asked}) as response,
+    ):
+        body = await response.read()
+        assert response.status == 200, body
+        return response.headers["x-request-id"], body
+
+
+@pytest.mark.parametrize(("path", "asked"), SHAPES)
+async def test_other_shapes_equal_the_engines_counters(
+    shop: Shop, engine_url: str, path: str, asked: dict[str, Any]
+) -> None:
+    before = len(await shop.rows(0))
+    async with Counters(engine_url) as counters:
+        request_id, _ = await post(shop, path, **asked)
+        row = next(row for row in await shop.rows(before + 1) if str(row["id"]) == request_id)
+        assert (row["outcome"], row["usage_source"]) == ("completed", "engine")
+        await until(counters.since, lambda counted: counted == (row["input_tokens"], row["output_tokens"]))
+
+
+@pytest.mark.parametrize(("path", "asked"), [one for one in SHAPES if "stream" in one[1]])
+@pytest.mark.parametrize("seen", [1, 5, 23])
+async def test_a_hang_up_is_counted_by_the_engines_tokenizer(
+    shop: Shop, engine_url: str, path: str, asked: dict[str, Any], seen: int
+) -> None:
+    before = len(await shop.rows(0))
+    limit = "max_tokens" if path == "/v1/messages" else "max_output_tokens"
+    body = {"model": shop.model, **asked, limit: 1500, "temperature": 0.8}
+    async with Counters(engine_url) as counters:
+        async with (
+            aiohttp.ClientSession(shop.url, headers={"Authorization": f"Bearer {shop.key}"}) as session,
+            session.post(path, json=body) as response,
+        ):
+            events = 0
+            async for line in response.content:
+                events += line.startswith((b"event: response.output_text.delta", b"event: content_block_delta"))
+                if events >= seen:
+                    break
+        row = next(row for row in await shop.rows(before + 1) if str(row["id"]) == response.headers["x-request-id"])
+        await until(counters.running, lambda running: running == 0, deadline=5)
+        prompt, generated = await counters.since()
+    assert (row["outcome"], row["usage_source"]) == ("client_disconnected", "estimated")
+    assert row["input_tokens"] == prompt
+    assert seen <= row["output_tokens"] <= generated
+
+
+async def test_tokenizing_is_not_billed(shop: Shop) -> None:
+    before = len(await shop.rows(0))
+    _, tokens = await post(shop, "/v1/tokenize", messages=MESSAGES)
+    ids = msgspec.json.decode(tokens)["tokens"]
+    _, text = await post(shop, "/v1/detokenize", tokens=ids)
+    assert "Hello, world!" in msgspec.json.decode(text)["prompt"]
+    _, counted = await post(shop, "/v1/messages/count_tokens", messages=MESSAGES)
+    assert msgspec.json.decode(counted)["input_tokens"] == len(ids)
+    await post(shop, "/v1/chat/completions", messages=MESSAGES, max_tokens=2)
+    assert len(await shop.rows(before + 1)) == before + 1
+
+
+async def test_a_model_that_lacks_an_endpoint_is_the_clients_400(shop: Shop, client: AsyncOpenAI) -> None:
+    with pytest.raises(APIError) as refused:
+        await client.embeddings.create(model=shop.model, input="Hello")
+    assert getattr(refused.value, "status_code", None) == 400
