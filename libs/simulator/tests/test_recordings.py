@@ -65,7 +65,7 @@ def split(raw: bytes) -> tuple[str, str]:
 
 def level(body: str) -> str:
     """The body with everything replaced that may differ."""
-    body = re.sub(r'"(chatcmpl|cmpl|chatcmpl-tool|modelperm|embd)-[0-9a-f]{16}"', r'"\1-ID"', body)
+    body = re.sub(r'"(chatcmpl|cmpl|chatcmpl-tool|modelperm|embd|score)-[0-9a-f]{16}"', r'"\1-ID"', body)
     body = re.sub(r'"(resp|msg)_[0-9a-f]{16}"', r'"\1_ID"', body)
     body = re.sub(rf'"({COUNTS})":\d+', r'"\1":0', body)
     body = re.sub(rf'"(text|arguments|stop_reason|delta)":{TEXT}', r'"\1":"T"', body)
@@ -74,6 +74,7 @@ def level(body: str) -> str:
     )
     body = re.sub(r'"(tokens|token_ids|prompt_token_ids)":\[[\d,]*\]', r'"\1":[0]', body)
     body = re.sub(r'"token_strs":\[.*\]', '"token_strs":[]', body)
+    body = re.sub(r'"(index|score|relevance_score)":[\d.e-]+', r'"\1":0', body) if '"score-ID"' in body else body
     body = re.sub(r'"embedding":(\[[^\]]*\]|"[^"]*")', '"embedding":V', body)
     events = body.split("\n\n")
     # How many chunks there are depends on the text; their sequence of forms does not.
@@ -159,12 +160,20 @@ async def test_missing_key_is_refused_as_recorded(config, exchange):
         ("68d_embeddings_dimensions", {"dimensions": 8}),
         ("68e_embeddings_bad_model", {"model": "nope"}),
         ("68f_chat_on_embed_model", None),
+        ("69_rerank", {"query": "river", "documents": ["a bridge", "a garden"], "top_n": 1}),
+        ("69b_score", {"text_1": "river", "text_2": ["a bridge", "a garden"]}),
+        ("69c_score_lengths", {"text_1": ["river", "x"], "text_2": ["a", "b", "c"]}),
+        ("69d_rerank_bad_model", {"model": "nope", "query": "river", "documents": ["a"]}),
+        ("69e_rerank_missing", {"query": "river"}),
     ],
 )
 async def test_embedding_server_replies_as_recorded(name, fields, exchange):
     async with serve(Config(models=("tiny",), prefill_ms=0, embed=True, max_model_len=2048)) as sim:
         path = "/v1/chat/completions" if fields is None else "/v1/embeddings"
-        body = json.dumps({"model": "tiny", "input": "Hello"} | (fields or {})).encode()
+        given = {"model": "tiny"} if name.startswith("69") else {"model": "tiny", "input": "Hello"}
+        if name.startswith("69"):
+            path = "/v1/rerank" if "rerank" in name else "/v1/score"
+        body = json.dumps(given | (fields or {})).encode()
         check(name, await exchange(sim.url, path, body, headers=JSON))
 
 

@@ -16,7 +16,7 @@ from simulator.parse import check_length, rendered
 SIZE = 64
 
 
-class _NoModel(Refusal):
+class NoPoolingModel(Refusal):
     # An embedding server words it shorter than a generating one, as recorded.
     status = 404
     type = "NotFoundError"
@@ -25,7 +25,7 @@ class _NoModel(Refusal):
 def inputs(body: EmbeddingBody, config: Config) -> list[list[int]]:
     """Ids of each input, or the Refusal that the engine answers."""
     if body.model and body.model not in config.models:
-        raise _NoModel(f"The model `{body.model}` does not exist.")
+        raise NoPoolingModel(f"The model `{body.model}` does not exist.")
     if body.dimensions is not None:
         raise BadRequest(
             f"Model '{body.model or config.models[0]}' does not support Matryoshka embeddings; "

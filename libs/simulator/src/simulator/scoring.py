@@ -5,7 +5,8 @@ import uuid
 import msgspec
 
 from simulator.config import Config
-from simulator.errors import BadRequest, NoModel
+from simulator.embedding import NoPoolingModel
+from simulator.errors import BadRequest
 from simulator.model import mix, start
 from simulator.parse import check_length
 from simulator.template import Rendered
@@ -27,45 +28,52 @@ class ScoreBody(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
 
 
-def rerank_pairs(body: RerankBody, config: Config) -> list[list[int]]:
-    """Ids of the query with each document; BadRequest where one is too long."""
-    _check(body.model, config)
-    return [_pair(body.query, document, config) for document in _many(body.documents)]
+class Texts(msgspec.Struct, frozen=True):
+    """Ids of both sides. Each text is embedded once, and so counted once, whatever it is compared with."""
+
+    first: list[list[int]]
+    second: list[list[int]]
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        return [*self.first, *self.second]
+
+    @property
+    def scores(self) -> list[float]:
+        first = self.first * len(self.second) if len(self.first) == 1 else self.first
+        return [_score([*one, *other]) for one, other in zip(first, self.second, strict=True)]
 
 
-def score_pairs(body: ScoreBody, config: Config) -> list[list[int]]:
-    """Ids of each pair: one text against many, or as many against as many."""
-    _check(body.model, config)
-    first, second = _many(body.queries or body.text_1), _many(body.documents or body.text_2)
-    if not first or not second:
-        raise BadRequest("At least one text_pair element must be given")
-    if len(first) == 1:
-        first = first * len(second)
-    if len(first) != len(second):
-        raise BadRequest("Input lengths must be either 1:1, 1:N or N:N")
-    return [_pair(one, other, config) for one, other in zip(first, second, strict=True)]
+def ranked(body: RerankBody, config: Config) -> Texts:
+    """The query and its documents; BadRequest where one is too long."""
+    return _texts(body.model, [body.query], _many(body.documents), config)
 
 
-def rerank_reply(body: RerankBody, model: str, pairs: list[list[int]]) -> bytes:
+def scored(body: ScoreBody, config: Config) -> Texts:
+    """One text against many, or as many against as many; BadRequest."""
+    return _texts(body.model, _many(body.queries or body.text_1), _many(body.documents or body.text_2), config)
+
+
+def rerank_reply(body: RerankBody, model: str, texts: Texts) -> bytes:
     documents = _many(body.documents)
     results = [
-        {"index": i, "document": {"text": documents[i], "multi_modal": None}, "relevance_score": _score(pair)}
-        for i, pair in enumerate(pairs)
+        (score, {"index": i, "document": {"text": documents[i], "multi_modal": None}, "relevance_score": score})
+        for i, score in enumerate(texts.scores)
     ]
-    results.sort(key=lambda result: -_score(pairs[int(str(result["index"]))]))
-    tokens = sum(map(len, pairs))
+    results.sort(key=lambda result: -result[0])
+    tokens = sum(map(len, texts.prompts))
     return msgspec.json.encode(
         {
             "id": _id(),
             "model": model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            "results": results[: body.top_n or None],
+            "results": [result for _, result in results][: body.top_n or None],
         }
     )
 
 
-def score_reply(model: str, pairs: list[list[int]], created: int) -> bytes:
-    tokens = sum(map(len, pairs))
+def score_reply(model: str, texts: Texts, created: int) -> bytes:
+    tokens = sum(map(len, texts.prompts))
     usage = {
         "prompt_tokens": tokens,
         "total_tokens": tokens,
@@ -73,7 +81,7 @@ def score_reply(model: str, pairs: list[list[int]], created: int) -> bytes:
         "prompt_tokens_details": None,
         "completion_tokens_details": None,
     }
-    data = [{"index": i, "object": "score", "score": _score(pair)} for i, pair in enumerate(pairs)]
+    data = [{"index": i, "object": "score", "score": score} for i, score in enumerate(texts.scores)]
     return msgspec.json.encode(
         {"id": _id(), "object": "list", "created": created, "model": model, "data": data, "usage": usage}
     )
@@ -87,16 +95,21 @@ def _many(given: str | list[str] | None) -> list[str]:
     return [given] if isinstance(given, str) else given or []
 
 
-def _pair(one: str, other: str, config: Config) -> list[int]:
-    ids = [*encode(one), *encode(other)]
-    check_length(Rendered(ids, len(one) + len(other)), config.max_model_len)
-    return ids
+def _texts(model: str | None, first: list[str], second: list[str], config: Config) -> Texts:
+    if model and model not in config.models:
+        raise NoPoolingModel(f"The model `{model}` does not exist.")
+    if not first or not second:
+        raise BadRequest("At least one text_pair element must be given")
+    if len(first) not in (1, len(second)):
+        raise BadRequest("Input lengths must be either 1:1, 1:N or N:N")
+    return Texts([_ids(text, config) for text in first], [_ids(text, config) for text in second])
+
+
+def _ids(text: str, config: Config) -> list[int]:
+    found = Rendered(encode(text), len(text))
+    check_length(found, config.max_model_len)
+    return found.ids
 
 
 def _score(pair: list[int]) -> float:
     return (mix(start(pair), 1) & 0xFFFFFF) / 0x1000000
-
-
-def _check(model: str | None, config: Config) -> None:
-    if model and model not in config.models:
-        raise NoModel(model, config.models)

@@ -101,16 +101,16 @@ class Serving:
     async def _rerank(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         given = body.read(await request.read(), request.headers.get("content-type", ""), scoring.RerankBody)
         entry.model = given.model or self._config.models[0]
-        pairs = scoring.rerank_pairs(given, self._config)
-        await self._pooled(request, entry, pairs)
-        return reply.answer(request, scoring.rerank_reply(given, entry.model, pairs))
+        texts = scoring.ranked(given, self._config)
+        await self._pooled(request, entry, texts.prompts)
+        return reply.answer(request, scoring.rerank_reply(given, entry.model, texts))
 
     async def _score(self, request: web.BaseRequest, entry: Entry) -> web.StreamResponse:
         given = body.read(await request.read(), request.headers.get("content-type", ""), scoring.ScoreBody)
         entry.model = given.model or self._config.models[0]
-        pairs = scoring.score_pairs(given, self._config)
-        await self._pooled(request, entry, pairs)
-        return reply.answer(request, scoring.score_reply(entry.model, pairs, int(time.time())))
+        texts = scoring.scored(given, self._config)
+        await self._pooled(request, entry, texts.prompts)
+        return reply.answer(request, scoring.score_reply(entry.model, texts, int(time.time())))
 
     async def _pooled(self, request: web.BaseRequest, entry: Entry, prompts: list[list[int]]) -> None:
         """What takes a prefill and nothing more."""
