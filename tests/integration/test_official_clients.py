@@ -139,16 +139,18 @@ async def test_anthropic_errors(shop: Shop, claude: anthropic.AsyncAnthropic) ->
 
 
 async def test_langchain(shop: Shop) -> None:
-    where: Any = {"base_url": f"{shop.url}/v1", "api_key": shop.key, "max_retries": 0}
-    chat = ChatOpenAI(model=shop.model, max_completion_tokens=7, stream_usage=True, **where)
-    answer = await chat.ainvoke("Tell me a story.")
-    assert answer.content
-    assert answer.usage_metadata is not None
-    assert answer.usage_metadata["output_tokens"] == 7
-    chunks = [chunk async for chunk in chat.astream("Tell me a story.")]
-    assert sum((chunk.usage_metadata or {"output_tokens": 0})["output_tokens"] for chunk in chunks) == 7
-    embeddings = OpenAIEmbeddings(model=shop.model, check_embedding_ctx_length=False, **where)
-    assert len(await embeddings.aembed_query("a river")) == 64
+    # a client of its own: langchain's are shared by the whole process and outlive this test's loop
+    async with openai.DefaultAsyncHttpxClient() as http:
+        where: Any = {"base_url": f"{shop.url}/v1", "api_key": shop.key, "max_retries": 0, "http_async_client": http}
+        chat = ChatOpenAI(model=shop.model, max_completion_tokens=7, stream_usage=True, **where)
+        answer = await chat.ainvoke("Tell me a story.")
+        assert answer.content
+        assert answer.usage_metadata is not None
+        assert answer.usage_metadata["output_tokens"] == 7
+        chunks = [chunk async for chunk in chat.astream("Tell me a story.")]
+        assert sum((chunk.usage_metadata or {"output_tokens": 0})["output_tokens"] for chunk in chunks) == 7
+        embeddings = OpenAIEmbeddings(model=shop.model, check_embedding_ctx_length=False, **where)
+        assert len(await embeddings.aembed_query("a river")) == 64
 
 
 async def test_openai_for_node(shop: Shop) -> None:
