@@ -5,6 +5,8 @@ By token ids, never by text: text tokenizes anew, so the model would see other t
 structured output are parsed from the reply's beginning: such replies end with an error instead.
 """
 
+import re
+
 import msgspec
 
 from gateway.body import Prepared
@@ -52,7 +54,7 @@ OBSTACLES = (
     "audio",
 )
 _NEUTRAL = (b"null", b"false", b"0", b"0.0", b"[]", b'""', b"{}", b"1")
-_MEDIA = (b'"image', b'"audio', b'"video', b'"input_audio', b'"file')
+_MEDIA = re.compile(rb'"(?:image|audio|video|input_audio|file)')
 COMPLETION_DEFAULT = 16
 """Tokens of a completion that names no limit (OpenAI's default, vLLM's too)."""
 
@@ -88,7 +90,8 @@ def possible(prepared: Prepared, endpoint: str) -> bool:
     form = fields.get("response_format")
     if form is not None and bytes(form) != b"null" and b'"text"' not in bytes(form):
         return False
-    return not any(part in bytes(fields.get("messages", b"")) for part in _MEDIA)
+    messages = fields.get("messages")
+    return messages is None or _MEDIA.search(messages) is None
 
 
 def shows_ids(prepared: Prepared) -> bool:
