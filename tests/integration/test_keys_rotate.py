@@ -137,6 +137,32 @@ async def test_the_last_use_of_a_key_is_seen(office: Office) -> None:
     assert before <= datetime.fromisoformat(found["last_used_at"]) <= datetime.now(UTC)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("POST", "/admin/tenants", b'{"name": "a\\u0000b", "email": "a@b"}', "name"),
+        ("POST", "/admin/tenants", b'{"name": "a", "email": "a\\u0000@b"}', "email"),
+        ("POST", "/admin/tenants", b'{"name": "a", "email": "a@b", "plan": "\\n"}', "plan"),
+        ("POST", "/admin/tenants", b'{"name": "\\ud800", "email": "a@b"}', None),
+        ("POST", "/admin/api-keys", b'{"tenant_id": "%s", "name": "k", "budget_usd": "NaN"}', "budget_usd"),
+        ("POST", "/admin/api-keys", b'{"tenant_id": "%s", "name": "k", "budget_usd": "-1"}', "budget_usd"),
+        ("POST", "/admin/api-keys", b'{"tenant_id": "%s", "name": "k", "models": ["\\u0000"]}', None),
+        ("POST", "/admin/api-keys", b'{"tenant_id": "%s", "name": "k", "environment": "\\u0000"}', "environment"),
+        ("GET", "/admin/audit?actor=%%00", b"", "actor"),
+        ("GET", "/admin/audit?cursor=99999999999999999999", b"", "cursor"),
+        ("GET", "/admin/audit?cursor=0", b"", "cursor"),
+    ],
+)
+async def test_what_cannot_be_stored_is_refused(
+    office: Office, method: str, path: str, body: bytes, param: str | None
+) -> None:
+    sent = body.replace(b"%s", office.tenant_id.encode())
+    answer = await office.call(method, path.replace("%%", "%"), sent or None)
+    assert answer.status == 400, answer
+    if param is not None:
+        assert answer.body["error"]["param"] == param
+
+
 async def test_limits_of_tenant_and_environment_are_kept(office: Office) -> None:
     path = f"/admin/tenants/{office.tenant_id}"
     limits = {"requests_per_minute": 5, "max_concurrency": 2}

@@ -178,5 +178,5 @@ async def _tell(connection: Connection, by: Author, now: datetime, status: int, 
 def _check(budget_usd: Decimal | None, expires_at: datetime | None, now: datetime) -> None:
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest("it would have expired already", param="expires_at")
-    if budget_usd is not None and not 0 <= budget_usd < 10**12:
+    if budget_usd is not None and not (budget_usd.is_finite() and 0 <= budget_usd < 10**12):
         raise InvalidRequest("expected an amount of dollars, 0 or more", param="budget_usd")

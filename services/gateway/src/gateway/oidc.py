@@ -51,13 +51,18 @@ class _Claims(msgspec.Struct, frozen=True):
 def issuers(text: str) -> tuple[str, ...]:
     """URLs, comma separated. Raises SettingsError: HTTPS, or a server of this machine."""
     found = tuple(part.strip() for part in text.split(",") if part.strip())
-    for url in found:
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (
-            parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-        ):
-            raise SettingsError("OIDC_ISSUERS is not a comma-separated list of https URLs")
+    if not all(_is_safe(url) for url in found):
+        raise SettingsError("OIDC_ISSUERS is not a comma-separated list of https URLs")
     return found
+
+
+def _is_safe(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and local))
 
 
 class _Issuer:
@@ -131,15 +136,15 @@ class People:
         discovery = msgspec.json.decode(await self._get(at), type=_Discovery)
         if discovery.issuer != url:
             raise msgspec.ValidationError(f"it calls itself {discovery.issuer!r}")
-        (jwks_uri,) = issuers(discovery.jwks_uri)
+        if not _is_safe(discovery.jwks_uri):
+            raise msgspec.ValidationError(f"its keys are at {discovery.jwks_uri!r}")
         found: dict[str | None, tuple[jwt.PyJWK, str]] = {}
-        for key in msgspec.json.decode(await self._get(jwks_uri), type=_Jwks).keys:
-            algorithm = ALGORITHMS.get((key.get("kty", ""), key.get("crv")))
-            if algorithm is None or key.get("use", "sig") != "sig" or key.get("alg", algorithm) != algorithm:
-                continue
+        for key in msgspec.json.decode(await self._get(discovery.jwks_uri), type=_Jwks).keys:
             try:
-                found[key.get("kid")] = (jwt.PyJWK(key, algorithm), algorithm)
-            except jwt.PyJWTError as error:
+                algorithm = ALGORITHMS.get((key.get("kty", ""), key.get("crv")))
+                if algorithm and key.get("use", "sig") == "sig" and key.get("alg", algorithm) == algorithm:
+                    found[key.get("kid")] = (jwt.PyJWK(key, algorithm), algorithm)
+            except (jwt.PyJWTError, ValueError, TypeError) as error:  # one bad key is not the end of the others
                 log.warning("a key of %s is of no use: %r", url, error)
         return found
 

@@ -18,9 +18,9 @@ from gateway.store import api_keys, tenants
 from gateway.store import audit as log_of
 from gateway.store.tenants import Environment, Limits, Tenant
 
-Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
-Email: TypeAlias = Annotated[str, Meta(pattern=r"\A[^@\s\x00]+@[^@\s\x00]+\Z", max_length=320)]
-Plan: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Name: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=200)]
+Email: TypeAlias = Annotated[str, Meta(pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z", max_length=320)]
+Plan: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,64}\Z")]
 Region: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{0,64}\Z")]
 DEFAULT_ENVIRONMENT = "production"
 

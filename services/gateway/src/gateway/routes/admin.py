@@ -131,8 +131,8 @@ def of_audit(journal: Journal) -> list[HTTPRouteHandler]:
     @get("/audit")
     async def audit(
         tenant_id: UUID | None = None,
-        actor: str | None = None,
-        cursor: int | None = None,
+        actor: Annotated[str | None, Parameter(pattern=r"\A[^\x00-\x1f\x7f]*\Z", max_length=500)] = None,
+        cursor: Annotated[int | None, Parameter(ge=1, le=2**63 - 1)] = None,
         limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
     ) -> Page:
         """The newest first; `cursor` is the one that the page before told."""
