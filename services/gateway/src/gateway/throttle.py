@@ -12,15 +12,13 @@ from collections import OrderedDict
 
 from common.errors import Overloaded
 
-MOST = 50_000
-"""Addresses remembered; the one unseen for longest is forgotten first."""
-
 
 class Throttle:
-    def __init__(self, burst: int = 10, seconds: float = 6.0) -> None:
-        """`burst` failures at once, then one every `seconds`."""
+    def __init__(self, burst: int = 10, seconds: float = 6.0, most: int = 50_000) -> None:
+        """`burst` failures at once, then one every `seconds`; of `most` addresses, those that failed last."""
         self._burst = burst
         self._seconds = seconds
+        self._most = most
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def check(self, address: str, now: float) -> None:
@@ -36,7 +34,7 @@ class Throttle:
         key = network(address)
         self._buckets[key] = (self._left(key, now) - 1, now)
         self._buckets.move_to_end(key)
-        while len(self._buckets) > MOST:
+        while len(self._buckets) > self._most:
             self._buckets.popitem(last=False)
 
     def _left(self, key: str, now: float) -> float:
