@@ -4,7 +4,7 @@ PYTEST_WORKERS ?= 4
 ENGINE_HOME ?= $(HOME)/.cache/crosslogic/engine
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-engine chaos lint format schemas
+.PHONY: help run test test-engine chaos bench lint format schemas
 
 ##@ Use
 run: $(UV) ## Everything on this machine: servers, services, two simulated engines (ENGINES=http://… for real ones)
@@ -18,6 +18,9 @@ test: $(UV) ## The whole test suite; starts what it needs
 test-engine: $(UV) ## The same promises against a real vLLM (installed in ENGINE_HOME on first use; or VLLM_URL)
 	@[ -n "$(VLLM_URL)" ] || nice -n 10 tests/engine/install.sh $(ENGINE_HOME) $(UV)
 	ENGINE_HOME=$(ENGINE_HOME) $(RUN) pytest -m engine tests/engine
+
+bench: $(UV) ## CPU per request and per streamed chunk, beside nginx in the same run (ROUNDS=3, OUT=file.json)
+	PYTHONPATH=tests ROUNDS=$(ROUNDS) OUT=$(OUT) $(RUN) python -m bench
 
 chaos: $(UV) ## Kill, pause and stop processes under load; prints sent, billed, lost, twice (KILLS=20, SEED=random)
 	PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) $(RUN) python -m chaos

@@ -35,6 +35,7 @@ async def run(seed: int, kills: int) -> Verdict:
         await hurt(stack, list(steps(seed, kills)))
         stopping.set()
         await asyncio.wait_for(running, 180)
+        say(f"not answered: {dict(load.failures.most_common())}")
         return await compare(stack, shop, load)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +30,8 @@ class Load:
         self._model = model
         self._seed = seed
         self.sent: list[Sent] = []
+        self.failures: Counter[str] = Counter()
+        """Why requests were not answered."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`; then what has begun ends by itself."""
@@ -43,8 +46,9 @@ class Load:
                 self.sent.append(sent)
                 try:
                     await self._one(session, choose, sent)
-                except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+                except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                     sent.ended = "failed"
+                    self.failures[type(error).__name__] += 1
                 if sent.ended in ("failed", "unanswered"):
                     await asyncio.sleep(0.05)
 
@@ -63,6 +67,7 @@ class Load:
             sent.request_id = response.headers.get("x-request-id", "")
             if response.status != 200:
                 sent.ended = "failed"
+                self.failures[f"{response.status} {(await response.json())['error']['code']}"] += 1
                 return
             if kind == "whole":
                 answer = msgspec.json.decode(await response.read(), type=_Chunk)
@@ -80,6 +85,7 @@ class Load:
                 chunk = msgspec.json.decode(line[6:], type=_Chunk)
                 if chunk.error is not None:
                     sent.ended = "failed"
+                    self.failures["in-stream error"] += 1
                 if chunk.usage is not None:
                     sent.received = max(sent.received, chunk.usage.completion_tokens)
                 if leave_at and sent.received >= leave_at:

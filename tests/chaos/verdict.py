@@ -39,7 +39,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     """Requests of which a client received a token and the ledger knows nothing."""
     twice: int
-    """Requests billed for more than any engine delivered."""
+    """Requests billed for more than the engines delivered, or twice."""
     unbilled_tokens: int
     """Received and not billed, on gateways that were killed."""
     unexplained_tokens: int
@@ -67,8 +67,8 @@ def judge(
 ) -> Verdict:
     rows = {row.id: row for row in billed}
     most: dict[str, int] = {}
-    for record in produced:
-        most[record.request_id] = max(most.get(record.request_id, 0), record.delivered)
+    for record in produced:  # a stream that went on elsewhere was delivered by several engines
+        most[record.request_id] = most.get(record.request_id, 0) + record.delivered
     lost = twice = unbilled = unexplained = worst = 0
     for request in sent:
         row = rows.get(request.request_id)

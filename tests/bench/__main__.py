@@ -1,0 +1,163 @@
+"""`make bench`: what a proxied request and a streamed chunk cost in CPU time, beside nginx in the same run.
+
+CPU time per unit of work, not a stopwatch: these machines are shared. Each round measures every proxy, so that what the
+machine does meanwhile falls on all of them; the medians are compared.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from bench import cpu
+
+from stack.stack import Config, Stack
+
+HERE = Path(__file__).parent
+TOKENS, TOKEN_US, STREAMS = 100, 20_000, 100
+MESSAGE = '"messages":[{"role":"user","content":"Say hello to the world, please."}]'
+JSON = f'{{"model":"at-once","max_tokens":64,{MESSAGE}}}'
+STREAM = f'{{"model":"every-20ms","max_tokens":{TOKENS},"stream":true,{MESSAGE}}}'
+
+
+class Target(msgspec.Struct, frozen=True):
+    name: str
+    pid: int
+    json_url: str
+    stream_url: str
+    key: str = "none"
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Microseconds of CPU time, and what wrk saw."""
+
+    json: float
+    chunk: float
+    json_p99_ms: float
+    memory_mb: float
+
+
+def wrk(target: Target, url: str, connections: int, seconds: int, body: str) -> tuple[int, float]:
+    """(Requests, p99 in ms); raises where an answer was not 200."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "30s", "--latency"]
+    done = subprocess.run(
+        [*command, "-s", str(HERE / "post.lua"), f"{url}/v1/chat/completions"],
+        env={**os.environ, "BODY": body, "KEY": target.key},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "Non-2xx" in done.stdout:
+        raise RuntimeError(f"{target.name} did not answer 200:\n{done.stdout}")
+    (requests,) = re.findall(r"(\d+) requests in", done.stdout)
+    ((number, unit),) = re.findall(r"99%\s+([\d.]+)(us|ms|s)", done.stdout)
+    return int(requests), float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+
+
+def measure(target: Target) -> Cost:
+    pids = cpu.tree(target.pid)
+    wrk(target, target.json_url, 4, 1, JSON)
+    before = cpu.seconds(pids)
+    requests, p99 = wrk(target, target.json_url, 16, 4, JSON)
+    json = (cpu.seconds(pids) - before) / requests
+    before = cpu.seconds(pids)
+    streams, _ = wrk(target, target.stream_url, STREAMS, 7, STREAM)
+    chunk = (cpu.seconds(pids) - before) / (streams * (TOKENS + 2))
+    return Cost(json * 1e6, chunk * 1e6, p99, cpu.megabytes(pids))
+
+
+@contextmanager
+def engine(folder: Path, port: int, delay_us: int, model: str) -> Iterator[str]:
+    binary = folder / "engine"
+    if not binary.exists():
+        subprocess.run(["gcc", "-O2", "-o", str(binary), str(HERE / "engine.c")], check=True)
+    process = subprocess.Popen([str(binary), str(port), str(delay_us), model])
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def nginx(folder: Path, upstreams: dict[int, str]) -> Iterator[int]:
+    """A process that passes port → engine, bytes only."""
+    servers = "".join(
+        f"upstream u{port} {{ server {url.removeprefix('http://')}; keepalive 256; }}\n"
+        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://u{port}; proxy_http_version 1.1;"
+        ' proxy_set_header Connection ""; proxy_buffering off; } }\n'
+        for port, url in upstreams.items()
+    )
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;\n"
+        f"events {{ worker_connections 4096; }}\nhttp {{ access_log off; client_body_temp_path {folder};\n{servers}}}\n"
+    )
+    process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(config)])
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def run(rounds: int, folder: Path) -> dict[str, list[Cost]]:
+    with (
+        engine(folder, 19801, 0, "at-once") as at_once,
+        engine(folder, 19802, TOKEN_US, "every-20ms") as slow,
+        nginx(folder, {19803: at_once, 19804: slow}) as nginx_pid,
+    ):
+        variants = {"gateway": {}, "gateway, no continuation": {"GATEWAY_CONTINUATION": "false"}}
+        found: dict[str, list[Cost]] = {}
+        for name, env in variants.items():
+            async with Stack(Config(engines=(at_once, slow), service_env=env, durable=True)) as stack:
+                gateway = Target(name, stack.pids("gateway")[0], stack.gateway_url, stack.gateway_url, stack.api_key)
+                beside = Target("nginx", nginx_pid, "http://127.0.0.1:19803", "http://127.0.0.1:19804")
+                for _ in range(rounds):
+                    for target in (beside, gateway):
+                        found.setdefault(target.name, []).append(await asyncio.to_thread(measure, target))
+        return found
+
+
+def median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(getattr(cost, name) for cost in costs) for name in Cost.__struct_fields__))
+
+
+def show(found: dict[str, list[Cost]]) -> dict[str, float]:
+    floor = median(found["nginx"])
+    ratios: dict[str, float] = {}
+    print(f"{'':28}{'us/request':>12}{'x nginx':>9}{'us/chunk':>11}{'x nginx':>9}{'p99 ms':>9}{'MB':>7}")
+    for name, costs in found.items():
+        cost = median(costs)
+        request, chunk = cost.json / floor.json, cost.chunk / floor.chunk
+        ratios[f"{name}: request"], ratios[f"{name}: chunk"] = round(request, 2), round(chunk, 2)
+        print(
+            f"{name:28}{cost.json:12.1f}{request:9.2f}{cost.chunk:11.1f}{chunk:9.2f}"
+            f"{cost.json_p99_ms:9.1f}{cost.memory_mb:7.0f}"
+        )
+    return ratios
+
+
+def main() -> int:
+    missing = [tool for tool in ("wrk", "nginx", "gcc") if shutil.which(tool) is None]
+    if missing:
+        sys.stderr.write(f"bench needs {', '.join(missing)} (Debian packages: wrk, nginx-light, gcc)\n")
+        return 2
+    with tempfile.TemporaryDirectory(prefix="crosslogic-bench-") as name:
+        found = asyncio.run(run(int(os.environ.get("ROUNDS") or 3), Path(name)))
+    ratios = show(found)
+    if out := os.environ.get("OUT"):
+        Path(out).write_bytes(msgspec.json.format(msgspec.json.encode(ratios), indent=2) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
