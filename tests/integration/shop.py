@@ -28,6 +28,7 @@ class Shop:
         self.engines = engines
         self.nodes: list[str] = []
         self.tenant_id = ""
+        self._node_key = ""
         self.key = ""
         self.address = f"2001:db8:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::1"
         """Its calls come from here, so that wrong credentials of one shop slow no other down."""
@@ -46,6 +47,7 @@ class Shop:
             others = [simulator.serve(config) for _ in range(engines - 1)]
             shop = cls(stack, model, [first, *[await other.__aenter__() for other in others]])
             try:
+                shop._node_key = config.api_key
                 await shop._furnish()
                 yield shop
             finally:
@@ -77,7 +79,7 @@ class Shop:
         }
         await self.admin("PUT", "/admin/prices", price)
         for url in [*[engine.url for engine in self.engines], *urls]:
-            node = await self.admin("POST", "/admin/nodes", {"endpoint": url})
+            node = await self.admin("POST", "/admin/nodes", {"endpoint": url, "api_key": self._node_key})
             self.nodes.append(node["id"])
         await until(self._served, bool)
 

@@ -24,6 +24,7 @@ from gateway.inference import Inference
 from gateway.leases import Leases
 from gateway.live import Caller
 from gateway.nodes import Nodes
+from gateway.observed import Observed
 from gateway.placement import Placement
 from gateway.prices import Prices
 from gateway.reply import Reply
@@ -90,7 +91,7 @@ async def gateway(
         stack.callback(upstream.close)
         spool = Spool(tmp_path)
         stack.callback(spool.rotate)
-        settlement = Settlement(nats, spool, leases, 60_000, 60_000)
+        settlement = Settlement(nats, spool, leases, Observed(), 60_000, 60_000)
         admission = Admission(nodes, Prices(), Budgets(leases, nats), Layer("global:", None, None, None), 4096)
         inference = Inference(
             nats,

@@ -26,6 +26,7 @@ from gateway.last_used import LastUsed
 from gateway.leases import Leases
 from gateway.members import Members
 from gateway.nodes import Nodes
+from gateway.observed import Observed, tracing
 from gateway.oidc import People
 from gateway.operators import Operators
 from gateway.placement import Placement
@@ -65,7 +66,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         stack.callback(upstream.close)
         spool = Spool(Path(settings.spool_dir))
         stack.callback(spool.rotate)
-        settlement = Settlement(nats, spool, leases, settings.lease_ttl_ms, settings.renew_ms)
+        tracer = stack.enter_context(tracing(settings.otel_exporter_otlp_endpoint, settings.trace_ratio))
+        observed = Observed(tracer)
+        settlement = Settlement(nats, spool, leases, observed, settings.lease_ttl_ms, settings.renew_ms)
         placement = Placement(nodes, leases, settings.lease_ttl_ms, settings.fail_open_seconds)
         prices, budgets = Prices(), Budgets(leases, nats)
         everyone = Layer(

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ from gateway.inference import Inference
 from gateway.reply import Reply
 
 log = logging.getLogger(__name__)
+
+TRACEPARENT = re.compile(rb"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 App: TypeAlias = Any  # an ASGI app; each framework types it in its own way
 
@@ -53,7 +56,8 @@ class Door:
             caller = await self._identity.caller(bearer(request.headers))
             if request.too_large:
                 raise RequestTooLarge("the body is over the limit")
-            await self._inference.answer(id, caller, endpoint, prepare(request.body, endpoint), reply)
+            prepared = prepare(request.body, endpoint)
+            await self._inference.answer(id, caller, endpoint, prepared, reply, traceparent(request.headers))
         except ApiError as error:
             status = error.status
             reply.error(error)
@@ -70,6 +74,14 @@ class Door:
             LIVE.dec()
             REQUESTS.labels(endpoint, status).inc()
             SECONDS.labels(endpoint).observe(time.monotonic() - began)
+
+
+def traceparent(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The caller's trace, which goes on to the engine (W3C Trace Context); anything else under that name is dropped."""
+    for name, value in headers:
+        if name == b"traceparent":
+            return value.decode() if TRACEPARENT.match(value) else None
+    return None
 
 
 def bearer(headers: list[tuple[bytes, bytes]]) -> str:

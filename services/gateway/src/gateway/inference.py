@@ -51,7 +51,15 @@ class Inference:
         self._max_attempts = max_attempts
         self._continues = continues
 
-    async def answer(self, id: UUID, caller: Caller, endpoint: Endpoint, prepared: Prepared, reply: Reply) -> None:
+    async def answer(
+        self,
+        id: UUID,
+        caller: Caller,
+        endpoint: Endpoint,
+        prepared: Prepared,
+        reply: Reply,
+        traceparent: str | None = None,
+    ) -> None:
         """Answer on `reply`; raises ApiError only before its first byte.
 
         Cancel it when the client has gone: that aborts the engine, and the settlement is not the request's to cancel.
@@ -66,6 +74,7 @@ class Inference:
             streamed=prepared.stream,
             started_at=datetime.now(UTC),
         )
+        live.traceparent = traceparent
         entry = self._admission.entry(caller, endpoint, prepared, TABLE[endpoint].billed, live.started_at)
         live.price = entry.price
         self._settlement.begin(live)
@@ -99,7 +108,7 @@ class Inference:
             live.node_id, live.attempts = node.id, live.attempts + 1
             self._placement.live[node.id] += 1
             try:
-                exchange = await self._upstream.send(node, leg.path, leg.body, str(live.id))
+                exchange = await self._upstream.send(node, leg.path, leg.body, str(live.id), live.traceparent)
                 try:
                     await self._exchange(live, exchange, leg, reply)
                     return

@@ -69,6 +69,7 @@ class Live:
         "started_at",
         "stream",
         "streamed",
+        "traceparent",
         "usage",
     )
 
@@ -76,6 +77,7 @@ class Live:
         self, *, id: UUID, caller: Caller, model: str, endpoint: Endpoint, streamed: bool, started_at: datetime
     ) -> None:
         self.id = id
+        self.traceparent: str | None = None
         self.caller = caller
         self.model = model
         self.endpoint = endpoint

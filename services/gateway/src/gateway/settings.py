@@ -42,6 +42,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes tried for one request before the first byte."""
     continuation: bool = True
     """Let a stream whose engine is lost go on at another one, from the token ids delivered."""
+    otel_exporter_otlp_endpoint: str | None = None
+    """Where spans go, by OTLP over HTTP; none are made without it."""
+    trace_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """Share of the traces that are kept where the caller has not decided."""
     shutdown_timeout: float = 600.0
     """Seconds that running streams may take after SIGTERM."""
     key_cache_seconds: float = 30.0

@@ -14,6 +14,7 @@ from common.events import UsageRecorded
 from gateway import prices
 from gateway.leases import Leases
 from gateway.live import Counted, Live
+from gateway.observed import Observed
 from gateway.prices import rounded_up
 from gateway.spool import Spool
 
@@ -30,7 +31,8 @@ Count = Callable[[Live], Awaitable[Counted]]
 
 
 class Settlement:
-    def __init__(self, bus: Bus, spool: Spool, leases: Leases, ttl_ms: int, renew_ms: int) -> None:
+    def __init__(self, bus: Bus, spool: Spool, leases: Leases, observed: Observed, ttl_ms: int, renew_ms: int) -> None:
+        self._observed = observed
         self._bus = bus
         self._spool = spool
         self._spooling = asyncio.Lock()
@@ -87,6 +89,7 @@ class Settlement:
                 record = live.record(ended_at, live.outcome)
                 tokens = record.input_tokens + record.output_tokens
                 cost = rounded_up(prices.cost(live.price, record)) if live.price else 0
+                self._observed(record, live.traceparent)
                 async with self._at_once:
                     await self._store(record)
         finally:

@@ -84,11 +84,13 @@ class Upstream:
         self._live: set[Exchange] = set()
         self._tls: ssl.SSLContext | None = None
 
-    async def send(self, node: Node, path: str, body: bytes, request_id: str) -> Exchange:
+    async def send(
+        self, node: Node, path: str, body: bytes, request_id: str, traceparent: str | None = None
+    ) -> Exchange:
         """POST a JSON body. Raises Broken when no connection can be had."""
         loop = asyncio.get_running_loop()
         connection = self._reusable(node.endpoint, loop.time()) or await self._connect(node.endpoint)
-        connection.start(_head(node, path, len(body), request_id) + body)
+        connection.start(_head(node, path, len(body), request_id, traceparent) + body)
         exchange = Exchange(self, connection, loop.time())
         self._live.add(exchange)
         return exchange
@@ -152,10 +154,11 @@ class Upstream:
         return self._tls
 
 
-def _head(node: Node, path: str, length: int, request_id: str) -> bytes:
+def _head(node: Node, path: str, length: int, request_id: str, traceparent: str | None) -> bytes:
     host = node.endpoint.split("://", 1)[1]
     key = f"Authorization: Bearer {node.api_key}\r\n" if node.api_key else ""
+    trace = f"traceparent: {traceparent}\r\n" if traceparent else ""
     return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{key}"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{key}{trace}"
         f"X-Request-Id: {request_id}\r\nContent-Length: {length}\r\n\r\n"
     ).encode("latin-1")
