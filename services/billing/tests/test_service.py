@@ -93,6 +93,50 @@ async def test_usage_without_a_price_is_charged_after_the_price_is_put(
         assert status == 404
 
 
+@pytest.mark.usefixtures("service")
+async def test_large_parked_events_are_listed_in_brief_and_given_whole(
+    send: Any, record: Any, put_price: Any, settled: Any, books: Any, ask: Any, client: Bus
+) -> None:
+    await put_price()
+    most = client.client.max_payload
+    bodies = ["a" * 600_000, "b" * 600_000, "\1" * 400_000, "c" * most, "short"]
+    for body in bodies:
+        await client.client.publish("usage.recorded.v1.x", body.encode())
+    await send(record())
+    await settled()
+    assert (await books()).cost == COST
+    status, answer = await ask("GET", "/admin/dead-letters")
+    assert status == 200
+    letters = answer["dead_letters"]
+    assert answer["next_cursor"] is None
+    assert [(letter["body"], letter["truncated"]) for letter in letters] == [
+        (body[:4096], body != "short") for body in bodies
+    ]
+    wholes = [(await ask("GET", f"/admin/dead-letters/{letter['id']}"))[1] for letter in letters]
+    assert [letter["truncated"] for letter in wholes] == [False, False, True, True, False]
+    assert (wholes[0]["body"], wholes[4]["body"]) == (bodies[0], "short")
+    assert (await ask("POST", f"/admin/dead-letters/{letters[3]['id']}/replay"))[0] == 409
+    assert (await ask("GET", "/admin/dead-letters/999"))[0] == 404
+    status, replayed = await ask("POST", f"/admin/dead-letters/{letters[0]['id']}/replay")
+    assert (status, replayed["body"]) == (200, "a" * 4096)
+    await client.client.publish("rpc.billing", b"no call")
+    assert (await ask("GET", "/admin/dead-letters", limit=1))[0] == 200
+
+
+@pytest.mark.usefixtures("service")
+async def test_a_page_of_parked_events_is_cut_to_what_an_answer_holds(ask: Any, client: Bus) -> None:
+    for number in range(60):
+        await client.park("x", b"\1" * 5000, "test", "test", str(number))
+    found: list[int] = []
+    cursor = "0"
+    while cursor is not None:
+        status, answer = await ask("GET", "/admin/dead-letters", limit=1000, cursor=cursor)
+        assert status == 200
+        found += [letter["id"] for letter in answer["dead_letters"]]
+        cursor = answer["next_cursor"]
+    assert found == list(range(1, 61))
+
+
 @pytest.fixture
 async def impatient(client: Bus) -> None:
     """The service's consumer, made beforehand: what a killed process had in hand comes again after a second."""

@@ -104,6 +104,35 @@ async def test_records_page_newest_first_without_gap_or_repetition(history: list
     assert (record["model"], record["first_token_at"][:10]) == (newest.model, f"{newest.first_token_at:%Y-%m-%d}")
 
 
+async def test_an_empty_parameter_is_one_that_is_not_given(history: list[Any], ask: Any) -> None:
+    for path in ("/admin/usage", "/admin/usage/records"):
+        _, all = await ask("GET", path)
+        assert await ask("GET", path, tenant_id="", api_key_id="") == (200, all)
+    assert (await ask("GET", "/admin/usage", group_by="", from_="", to=""))[0] == 200
+
+
+async def test_what_is_too_large_for_an_answer_is_refused_or_paged(
+    pool: Pool, put_price: Any, record: Any, ask: Any
+) -> None:
+    await put_price()
+    wide = {"endpoint": "\1" * 256, "region": "\2" * 256, "node_id": "\3" * 256}  # 6 bytes each in JSON
+    events = [record(api_key_id=UUID(int=number), **wide) for number in range(300)]
+    await ledger.record(pool, events)
+    found: list[Any] = []
+    query: dict[str, Any] = {"limit": 1000}
+    while query.get("cursor", "") is not None:
+        status, answer = await ask("GET", "/admin/usage/records", **query)
+        assert status == 200
+        found += answer["records"]
+        query["cursor"] = answer["next_cursor"]
+    assert [record["id"] for record in found] == sorted((str(event.id) for event in events), reverse=True)
+    await ledger.record(pool, [record(api_key_id=UUID(int=number)) for number in range(12_000)])
+    status, answer = await ask("GET", "/admin/usage", group_by="key")
+    assert (status, answer["error"]["param"]) == (400, "group_by")
+    assert "api_key_id" in answer["error"]["message"]
+    assert (await ask("GET", "/admin/usage"))[1]["total"]["requests"] == 12_300
+
+
 @pytest.mark.parametrize(
     ("path", "query", "param"),
     [
@@ -115,6 +144,10 @@ async def test_records_page_newest_first_without_gap_or_repetition(history: list
         ("/admin/usage/records", {"cursor": "x"}, "cursor"),
         ("/admin/dead-letters", {"cursor": "x"}, "cursor"),
         ("/v1/usage", {}, "api_key_id"),
+        ("/v1/usage", {"api_key_id": ""}, "api_key_id"),
+        ("/admin/usage", {"tenant": TENANT}, "tenant"),
+        ("/admin/usage/records", {"tenant": ""}, "tenant"),
+        ("/admin/prices", {"region": "eu"}, "region"),
     ],
 )
 async def test_a_bad_query_names_its_parameter(ask: Any, path: str, query: dict[str, Any], param: str) -> None:

@@ -73,16 +73,30 @@ class Bus:
             raise Unavailable(f"{subject} was not acknowledged: {error!r}") from error
 
     async def park(self, subject: str, body: bytes, reason: str, consumer: str, message_id: str) -> None:
-        """Keep what can never be handled on `dead.<subject>`, where operators find and replay it."""
+        """Keep what can never be handled on `dead.<subject>`, where operators find and replay it.
+
+        A body that would not fit beside the headers is cut, and a header says so.
+        """
         headers = {
             "Nats-Msg-Id": f"dead.{message_id}",
             "Crosslogic-Reason": " ".join(reason.split())[:500].encode("ascii", "replace").decode(),
             "Crosslogic-Consumer": consumer,
         }
+        room = self.client.max_payload - 4096
+        if len(body) > room:
+            headers["Crosslogic-Cut"] = str(len(body))
         try:
-            await self.js.publish(f"dead.{subject}", body, headers=headers)
+            await self.js.publish(f"dead.{subject}", body[:room], headers=headers)
         except UNREACHABLE as error:
             raise Unavailable(f"{subject} was not parked: {error!r}") from error
+
+    async def lag(self, stream: str, durable: str) -> int:
+        """Messages of a stream that a durable consumer has not settled yet."""
+        try:
+            info = await self.js.consumer_info(stream, durable)
+        except UNREACHABLE as error:
+            raise Unavailable(f"consumer {durable} cannot be asked: {error!r}") from error
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     async def tell(self, subject: str, body: bytes) -> None:
         """Publish to whoever listens now; not stored."""

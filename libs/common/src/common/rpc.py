@@ -6,7 +6,7 @@ The gateway has authenticated the caller; the owner validates the rest. An HTTP 
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -16,6 +16,9 @@ from common.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound, 
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+LARGEST = 900_000
+"""Bytes of a call and of an answer: NATS carries a megabyte."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +38,17 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             raise invalid(error) from error
 
     def parse_query(self, kind: type[T]) -> T:
-        """The query as `kind`, numbers and times from their text; raises InvalidRequest naming the field."""
+        """The query as `kind`, numbers and times from their text; an empty value counts as not given.
+
+        Raises InvalidRequest naming the parameter that is wrong, missing or unknown: a misspelt filter filters nothing.
+        """
+        known = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]  # T is a Struct
+        if unknown := sorted(self.query.keys() - known):
+            raise InvalidRequest(
+                f"unknown parameter {unknown[0]}; known are {', '.join(sorted(known))}", param=unknown[0]
+            )
         try:
-            return msgspec.convert(self.query, kind, strict=False)
+            return msgspec.convert({name: text for name, text in self.query.items() if text}, kind, strict=False)
         except msgspec.ValidationError as error:
             raise invalid(error) from error
 
@@ -71,10 +82,10 @@ class Router(Generic[T]):
             handler, parameters, status = self._find(call)
             answer = await handler(context, call, **parameters)
         except ApiError as error:
-            return Reply(error.status, msgspec.Raw(msgspec.json.encode(reply_of(error))))
+            return _refusal(error)
         except Exception:  # a bug must not leave the caller waiting
             log.exception("%s %s failed, request %s", call.method, call.path, call.request_id)
-            return Reply(500, msgspec.Raw(msgspec.json.encode(reply_of(ApiError("internal error")))))
+            return _refusal(ApiError("internal error"))
         return Reply(status, msgspec.Raw(msgspec.json.encode(answer)))
 
     def _find(self, call: Call) -> tuple[Handler, dict[str, str], int]:
@@ -89,10 +100,30 @@ class Router(Generic[T]):
         raise NotFound(f"no such path: {call.path}")
 
 
+def _refusal(error: ApiError) -> Reply:
+    return Reply(error.status, msgspec.Raw(msgspec.json.encode(reply_of(error))))
+
+
+def fitting(items: Sequence[T]) -> Sequence[T]:
+    """As many of the first ones as a list in an answer has room for."""
+    room = LARGEST - 1000  # for what is around the list
+    for index, item in enumerate(items):
+        room -= len(msgspec.json.encode(item)) + 1
+        if room < 0:
+            return items[:index]
+    return items
+
+
 async def serve(bus: Bus, service: str, router: Router[T], context: T) -> None:
     async def reply(body: bytes) -> bytes:
-        call = msgspec.json.decode(body, type=Call)
-        return msgspec.json.encode(await router.dispatch(context, call))
+        try:
+            call = msgspec.json.decode(body, type=Call)
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            return msgspec.json.encode(_refusal(invalid(error)))
+        answer = msgspec.json.encode(await router.dispatch(context, call))
+        if len(answer) > LARGEST:
+            return msgspec.json.encode(_refusal(InvalidRequest("the answer is too large: ask for less at a time")))
+        return answer
 
     await bus.answer(f"rpc.{service}", reply)
 
@@ -100,7 +131,7 @@ async def serve(bus: Bus, service: str, router: Router[T], context: T) -> None:
 async def forward(bus: Bus, service: str, call: Call) -> Reply:
     """Raises Unavailable when the owner does not answer, InvalidRequest when the call is too large for a message."""
     body = msgspec.json.encode(call)
-    if len(body) > 900_000:
+    if len(body) > LARGEST:
         raise InvalidRequest("the body is too large")
     try:
         return msgspec.json.decode(await bus.ask(f"rpc.{service}", body), type=Reply)

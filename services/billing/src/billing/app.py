@@ -7,6 +7,7 @@ from billing import account_routes, consumers
 from billing.accounts import Accounts
 from billing.routes import Admin, router
 from billing.settings import Settings
+from billing.upkeep import look_after, make_partitions
 from common import bus, db, http, rpc, telemetry
 
 
@@ -27,8 +28,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             tasks.create_task(consumers.usage(nats, pool, accounts.touch).run(stopping))
             account_routes.add(router)
             await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts))
-            probes.ready = True
+            upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
             await stopping.wait()
-            probes.ready = False
-            watch.cancel()
-            publish.cancel()
+            for task in (watch, publish, *upkeep):
+                task.cancel()
+        probes.ready = False

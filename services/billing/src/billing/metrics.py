@@ -1,6 +1,6 @@
 """What an operator watches of billing. No label comes from outside."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 RECORDED = Counter("crosslogic_usage_recorded", "Usage records that changed the ledger")
 REPEATED = Counter("crosslogic_usage_repeated", "Usage records that the ledger had already, or a better one of")
@@ -10,3 +10,4 @@ BATCH_SECONDS = Histogram(
     "From a batch in hand to its commit",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
 )
+LAG = Gauge("crosslogic_usage_lag", "Usage events that are published and not charged or parked yet")

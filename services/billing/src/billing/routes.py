@@ -1,5 +1,7 @@
 """`rpc.billing`: prices, usage and parked events. Any replica answers."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
@@ -11,15 +13,18 @@ from billing import money, prices, store, views
 from billing.accounts import Accounts
 from billing.pricing import Book
 from billing.queries import grouping, hours, moment
+from billing.views import By
 from common import dead_letters
 from common.bus import Bus
 from common.db import Pool, transaction
 from common.dead_letters import DeadLetter
-from common.errors import NotFound
+from common.errors import InvalidRequest, NotFound
 from common.ids import new_id
-from common.rpc import Call, Router
+from common.rpc import Call, Router, fitting
 
 LAST_ID = UUID(int=2**128 - 1)
+MOST_ROWS = 10_000
+"""Of usage: no answer has room for more."""
 
 
 class Admin(msgspec.Struct, frozen=True):
@@ -75,7 +80,7 @@ class Prices(msgspec.Struct, frozen=True):
 
 
 class Records(msgspec.Struct, frozen=True):
-    records: list[views.Record]
+    records: Sequence[views.Record]
     next_cursor: UUID | None
 
 
@@ -117,16 +122,9 @@ async def get_usage(admin: Admin, call: Call) -> views.Usage:
     asked = call.parse_query(UsageQuery)
     since, until = hours(asked.since, asked.until)
     group_by = grouping(asked.group_by)
-    async with transaction(admin.pool) as connection:
-        groups = await store.sums(
-            connection,
-            tenant_id=asked.tenant_id,
-            api_key_id=asked.api_key_id,
-            since=since,
-            until=until,
-            group_by=group_by,
-        )
-    return views.usage(groups)
+    return await _usage(
+        admin, tenant_id=asked.tenant_id, api_key_id=asked.api_key_id, since=since, until=until, group_by=group_by
+    )
 
 
 @router.route("GET", "/v1/usage")
@@ -134,16 +132,9 @@ async def get_own_usage(admin: Admin, call: Call) -> views.Usage:
     """The gateway names the key that it has authenticated."""
     asked = call.parse_query(KeyQuery)
     since, until = hours(asked.since, asked.until)
-    async with transaction(admin.pool) as connection:
-        groups = await store.sums(
-            connection,
-            tenant_id=None,
-            api_key_id=asked.api_key_id,
-            since=since,
-            until=until,
-            group_by=("day", "model"),
-        )
-    return views.usage(groups)
+    return await _usage(
+        admin, tenant_id=None, api_key_id=asked.api_key_id, since=since, until=until, group_by={"day", "model"}
+    )
 
 
 @router.route("GET", "/admin/usage/records")
@@ -157,22 +148,62 @@ async def get_records(admin: Admin, call: Call) -> Records:
             before=asked.cursor,
             limit=asked.limit,
         )
-    more = len(entries) == asked.limit
-    return Records([views.record(entry) for entry in entries], entries[-1].event.id if more else None)
+    records = fitting([views.record(entry) for entry in entries])
+    more = len(entries) == asked.limit or len(records) < len(entries)
+    return Records(records, records[-1].id if more else None)
 
 
 @router.route("GET", "/admin/dead-letters")
 async def get_dead_letters(admin: Admin, call: Call) -> Letters:
     asked = call.parse_query(LettersQuery)
     letters = await dead_letters.page(admin.bus, asked.cursor, asked.limit)
-    return Letters(letters, str(letters[-1].id) if len(letters) == asked.limit else None)
+    more = bool(letters) and bool(await dead_letters.page(admin.bus, letters[-1].id, 1))
+    return Letters(letters, str(letters[-1].id) if more else None)
+
+
+@router.route("GET", "/admin/dead-letters/{id}")
+async def get_dead_letter(admin: Admin, call: Call, id: str) -> DeadLetter:
+    return await dead_letters.get(admin.bus, _sequence(id))
 
 
 @router.route("POST", "/admin/dead-letters/{id}/replay")
 async def replay_dead_letter(admin: Admin, call: Call, id: str) -> DeadLetter:
+    return await dead_letters.replay(admin.bus, _sequence(id))
+
+
+def _sequence(id: str) -> int:
     if not (id.isascii() and id.isdigit() and len(id) < 19):
         raise NotFound("there is no such parked event", param="id")
-    return await dead_letters.replay(admin.bus, int(id))
+    return int(id)
+
+
+async def _usage(
+    admin: Admin,
+    *,
+    tenant_id: UUID | None,
+    api_key_id: UUID | None,
+    since: datetime | None,
+    until: datetime | None,
+    group_by: set[By],
+) -> views.Usage:
+    """Raises InvalidRequest when there is more than an answer holds: a part of it would not sum to its total."""
+    async with transaction(admin.pool) as connection:
+        groups = await store.sums(
+            connection,
+            tenant_id=tenant_id,
+            api_key_id=api_key_id,
+            since=since,
+            until=until,
+            group_by=group_by,
+            limit=MOST_ROWS + 1,
+        )
+    usage = views.usage(groups)
+    if len(groups) > MOST_ROWS or len(fitting(usage.rows)) < len(groups):
+        raise InvalidRequest(
+            "the answer is too large: narrow it with from and to, tenant_id or api_key_id, or group by less",
+            param="group_by",
+        )
+    return usage
 
 
 async def _priced(admin: Admin, model: str | None, id: UUID | None = None) -> list[views.Priced]:

@@ -198,8 +198,9 @@ async def sums(
     since: datetime | None,
     until: datetime | None,
     group_by: Collection[By],
+    limit: int,
 ) -> list[Group]:
-    """Of the hours that begin from `since` on and before `until`; None leaves a limit out."""
+    """At most `limit`, of the hours that begin from `since` on and before `until`; None leaves a filter out."""
     rows = await connection.fetch(
         """
         select
@@ -216,13 +217,14 @@ async def sums(
         from billing.usage_hourly as rollup
         where ($1::uuid is null or tenant_id = $1) and ($2::uuid is null or api_key_id = $2)
             and ($3::timestamptz is null or rollup.hour >= $3) and ($4::timestamptz is null or rollup.hour < $4)
-        group by 1, 2, 3, 4, 5 having sum(requests) > 0 order by 5, 4, 1, 3, 2
+        group by 1, 2, 3, 4, 5 having sum(requests) > 0 order by 5, 4, 1, 3, 2 limit $10
         """,
         tenant_id,
         api_key_id,
         since,
         until,
         *(name in group_by for name in get_args(By)),
+        limit,
     )
     return [
         Group(

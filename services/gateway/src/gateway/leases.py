@@ -27,6 +27,8 @@ SECONDS = Histogram(
 MOST_PIPELINES = 8
 MOST_COMMANDS = 64
 """At once; more would block the loop for longer than a token may wait."""
+LIMITED = 0.25
+"""Seconds for a request with limits or a budget: to keep them is worth waiting for a busy Redis."""
 _NONE = -1
 _FAILED = (RedisError, TimeoutError, ConnectionError, OSError)
 
@@ -72,13 +74,14 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Leases:
-    def __init__(self, redis: "Redis", namespace: str, *, budget: float = 0.05, rest: float = 1.0) -> None:
-        """`budget`: seconds that a call may take; `rest`: seconds without calls after a failure."""
+    def __init__(self, redis: "Redis", namespace: str, *, budget: float = 0.05, rest: float = 0.1) -> None:
+        """`budget`: seconds that a call may take; after a failure Redis is pinged each `rest` seconds, and nothing else
+        is asked until it has answered."""
         self._redis = redis
         self._key = leases_key(namespace)
         self._budget = budget
         self._rest = rest
-        self._open_until = 0.0
+        self._recovering: asyncio.Task[None] | None = None
         self._waiting: list[tuple[tuple[Argument, ...], asyncio.Future[object]]] = []
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -100,7 +103,8 @@ class Leases:
         money = (hold.scope, hold.key, hold.amount, hold.version, len(hold.budgets), *budgets)
         offered = [part for node in nodes for part in node]
         answer = await self._call(
-            "cl_admit", id, ttl_ms, intent, random, ask.tokens, len(ask.layers), *layers, *money, *offered
+            *("cl_admit", id, ttl_ms, intent, random, ask.tokens, len(ask.layers), *layers, *money, *offered),
+            budget=LIMITED,
         )
         assert isinstance(answer, list)
         kind, which, number, *standing = answer
@@ -139,23 +143,37 @@ class Leases:
         assert isinstance(answer, list)
         return [(int(held), int(spent)) for held, spent in answer]
 
-    async def _call(self, function: str, *arguments: Argument, patient: bool = False) -> object:
+    async def _call(
+        self, function: str, *arguments: Argument, patient: bool = False, budget: float | None = None
+    ) -> object:
         """Raises Unavailable. `patient` calls have no client waiting for them: a second instead of the budget."""
         loop = asyncio.get_running_loop()
-        if loop.time() < self._open_until:
-            raise Unavailable("redis is resting after a failure")
+        if self._recovering is not None:
+            raise Unavailable("redis has not answered since a failure")
         future: asyncio.Future[object] = loop.create_future()
         self._waiting.append((("FCALL", function, 1, self._key, *arguments), future))
         if len(self._waiting) == 1:
             loop.call_soon(self._flush)
         try:
-            return await self._answer(future, 1.0 if patient else self._budget)
+            return await self._answer(future, 1.0 if patient else budget or self._budget)
         except _FAILED as error:
             FAILURES.inc()
-            if loop.time() >= self._open_until:
-                log.warning("redis: %s failed, resting for %g s: %r", function, self._rest, error)
-            self._open_until = loop.time() + self._rest
+            if self._recovering is None:
+                log.warning("redis: %s failed, nothing is asked until it answers: %r", function, error)
+                self._recovering = loop.create_task(self._recover())
             raise Unavailable(f"redis: {error!r}") from error
+
+    async def _recover(self) -> None:
+        """No request pays for finding out whether Redis is back."""
+        while True:
+            await asyncio.sleep(self._rest)
+            try:
+                async with asyncio.timeout(1):
+                    await self._redis.ping()
+            except _FAILED:
+                continue
+            self._recovering = None
+            return
 
     async def _answer(self, future: asyncio.Future[object], budget: float) -> object:
         """Raises TimeoutError, or what Redis answered with."""
