@@ -8,7 +8,7 @@ ENGINE_HOME ?= $(HOME)/.cache/crosslogic/engine
 
 ##@ Use
 run: $(UV) ## Everything on this machine: servers, services, two simulated engines (ENGINES=http://… for real ones)
-	@$(UV) sync --frozen --quiet --no-dev
+	@$(UV) sync --frozen --quiet --no-dev --inexact
 	@exec .venv/bin/python -m stack
 
 ##@ Check
