@@ -87,7 +87,7 @@ async def gateway(
         nodes = Nodes()
         nodes.replace(Snapshot(1, (Node(id="n", endpoint=engine.url, state="ready", models=(Model("m", 8192),)),)))
         leases = Leases(redis, redis_namespace, budget=5)
-        upstream = Upstream(Timeouts(2, 5, 5))
+        upstream = Upstream(Timeouts(2, 5, 5, 60))
         stack.callback(upstream.close)
         spool = Spool(tmp_path)
         stack.callback(spool.rotate)

@@ -61,7 +61,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         await nats.listen("key.changed.v1", lambda body: identity.changed(msgspec.json.decode(body, type=KeyChanged)))
         nodes = Nodes()
         leases = Leases(redis, settings.redis_namespace)
-        timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
+        timeouts = Timeouts(
+            settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout, settings.total_timeout
+        )
         upstream = Upstream(timeouts)
         stack.callback(upstream.close)
         spool = Spool(Path(settings.spool_dir))

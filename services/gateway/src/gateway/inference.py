@@ -27,7 +27,7 @@ from gateway.resume import Rest
 from gateway.settlement import Settlement
 from gateway.sse import ReplyStream
 from gateway.tokenizer import Tokenizer
-from gateway.upstream import Exchange, Stalled, Upstream
+from gateway.upstream import Exchange, Overdue, Stalled, Upstream
 
 
 class Inference:
@@ -126,6 +126,8 @@ class Inference:
                 leg = legs.after(rest)
             except Stalled as error:
                 last = UpstreamTimeout(str(error))
+                if isinstance(error, Overdue):
+                    break
             except Broken as error:
                 last = UpstreamError(str(error))
                 await self._suspect(node)
@@ -183,16 +185,18 @@ class Inference:
     async def _stream(self, live: Live, exchange: Exchange, stream: ReplyStream, reply: Reply) -> None:
         """Until the first part is sent another node may be tried; after it, what cannot go on is told in the stream."""
         failure: ApiError | None = None
+        goes_on = isinstance(stream, Kept)
         try:
             await exchange.relay(Relay(live, stream, exchange, reply))
             failure = errors.of_end(stream)
         except Broken as error:
             failure = UpstreamTimeout(str(error)) if isinstance(error, Stalled) else UpstreamError(str(error))
+            goes_on = goes_on and not isinstance(error, Overdue)
         if failure is None:
             live.outcome = "completed"
             live.stream = stream
         elif reply.started:
-            if failure.status >= 500 and isinstance(stream, Kept) and stream.resumable:
+            if failure.status >= 500 and goes_on and isinstance(stream, Kept) and stream.resumable:
                 raise Cut(failure, stream)
             live.outcome = "refused" if failure.status < 500 else "upstream_lost"
             reply.part(stream.told(failure))

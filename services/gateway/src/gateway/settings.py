@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until the engine's first token."""
     idle_timeout: float = 60.0
     """Seconds between two chunks of an engine."""
+    total_timeout: float = 3600.0
+    """Seconds that an engine may take for one request."""
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     """Nodes tried for one request before the first byte."""
     continuation: bool = True

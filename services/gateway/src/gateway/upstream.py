@@ -21,22 +21,28 @@ class Timeouts(msgspec.Struct, frozen=True):
     connect: float
     first_byte: float
     idle: float
+    total: float
 
 
 class Stalled(Broken):
     """Nothing came for too long."""
 
 
+class Overdue(Stalled):
+    """It took longer than any request may; no other engine is asked."""
+
+
 class Exchange:
     """One request to one engine. `head`, `read` as of Connection; raises Broken, or Stalled when a deadline cut it."""
 
-    __slots__ = ("connection", "stalled", "started_at", "upstream")
+    __slots__ = ("connection", "overdue", "stalled", "started_at", "upstream")
 
     def __init__(self, upstream: "Upstream", connection: Connection, started_at: float) -> None:
         self.upstream = upstream
         self.connection = connection
         self.started_at = started_at
         self.stalled = False
+        self.overdue = False
 
     async def head(self) -> int:
         try:
@@ -74,6 +80,8 @@ class Exchange:
             self.connection.release()
 
     def _told(self, error: Broken) -> Broken:
+        if self.overdue:
+            return Overdue(str(error))
         return Stalled(str(error)) if self.stalled else error
 
 
@@ -106,6 +114,10 @@ class Upstream:
             now = loop.time()
             for exchange in list(self._live):
                 connection = exchange.connection
+                if not connection.complete and now - exchange.started_at > self._timeouts.total:
+                    exchange.overdue = True
+                    connection.abort(f"the engine took longer than {self._timeouts.total:g} s")
+                    continue
                 limit = self._timeouts.idle if connection.body_began else self._timeouts.first_byte
                 if not connection.complete and not connection.paused and now - connection.heard_at > limit:
                     exchange.stalled = True
