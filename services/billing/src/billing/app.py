@@ -9,6 +9,7 @@ from billing.routes import Admin, router
 from billing.settings import Settings
 from billing.upkeep import look_after, make_partitions
 from common import bus, db, http, rpc, telemetry
+from common.run import cancelled
 
 
 async def run(settings: Settings, stopping: asyncio.Event) -> None:
@@ -30,6 +31,5 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts))
             upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
             await stopping.wait()
-            for task in (watch, publish, *upkeep):
-                task.cancel()
+            await cancelled([watch, publish, *upkeep])
         probes.ready = False

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
 from gateway.client import Client, Request
@@ -12,6 +12,8 @@ from gateway.client import Client, Request
 log = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[Request, Client], Awaitable[None]]
 
+GRACE = 1.0
+"""Seconds for requests that were on their way when the door closed."""
 KEEP_ALIVE = 75.0
 """Seconds that a connection may be idle between two requests."""
 
@@ -36,6 +38,14 @@ class Server:
         self.draining = True
         for client in list(self.clients):
             client.close()
+
+    async def emptied(self, timeout: float) -> None:
+        """Returns once every client has gone, or after `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        await asyncio.sleep(0)
+        while self.clients and loop.time() < until:  # noqa: ASYNC110  a client goes in a callback of the socket
+            await asyncio.sleep(0.02)
 
     async def sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -64,17 +74,37 @@ async def listening(server: Server, host: str, port: int) -> AsyncIterator[Calla
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((host, port))
     server.port = listener.getsockname()[1]
+    spare = listener.dup()
     accepting = await loop.create_server(lambda: Client(server, loop), sock=listener, backlog=4096)
     sweeping = asyncio.create_task(server.sweep())
+    late: set[asyncio.Task[object]] = set()
+
+    def take_the_rest() -> None:
+        """Who is in the queue of a socket that closes is reset; so they are let in first."""
+        with spare:
+            spare.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    connection, _ = spare.accept()
+                    task = loop.create_task(_admit(server, loop, connection))
+                    late.add(task)
+                    task.add_done_callback(late.discard)
 
     def stop() -> None:
-        accepting.close()
+        if accepting.is_serving():
+            accepting.close()
+            loop.call_soon(take_the_rest)
         server.drain()
 
     try:
         yield stop
     finally:
         stop()
+        await server.emptied(GRACE)
         sweeping.cancel()
         for client in list(server.clients):
             client.abort()
+
+
+async def _admit(server: Server, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    await loop.connect_accepted_socket(lambda: Client(server, loop), connection)
