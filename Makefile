@@ -1,6 +1,6 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --all-packages
-PYTEST_WORKERS ?= 4
+PYTEST_WORKERS ?= 3
 ENGINE_HOME ?= $(HOME)/.cache/crosslogic/engine
 
 .DEFAULT_GOAL := help
