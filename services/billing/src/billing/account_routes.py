@@ -54,7 +54,7 @@ async def put_budget(admin: Admin, call: Call, tenant: str) -> Balance:
     id = _id(tenant)
     async with transaction(admin.pool) as connection:
         await account_store.put_budget(connection, id, monthly, asked.hard, call.actor)
-    admin.accounts.touch([id])
+    admin.accounts.change(id)
     return await _balance(admin, id)
 
 
@@ -73,7 +73,7 @@ async def post_credit(admin: Admin, call: Call, tenant: str) -> Balance:
             expires_at=expires_at,
             by=call.actor,
         )
-    admin.accounts.touch([id])
+    admin.accounts.change(id)
     return await _balance(admin, id)
 
 

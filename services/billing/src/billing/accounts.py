@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -69,13 +70,20 @@ class Accounts:
         self._changed: set[UUID] = set()
         self._prices_changed = True
         self._month = ""
+        self._hurry = asyncio.Event()
 
     def touch(self, tenants: Iterable[UUID]) -> None:
         """Their accounts are told again soon, once for however many changes."""
         self._changed.update(tenants)
 
+    def change(self, tenant_id: UUID) -> None:
+        """Its budget or credit is another: told at once."""
+        self._changed.add(tenant_id)
+        self._hurry.set()
+
     def reprice(self) -> None:
         self._prices_changed = True
+        self._hurry.set()
 
     async def recorded(self, tenant_id: UUID, ids: Sequence[UUID]) -> Recorded:
         async with transaction(self._pool) as connection:
@@ -89,7 +97,11 @@ class Accounts:
                 await self._publish_once(datetime.now(UTC))
             except Unavailable as error:
                 log.warning("accounts are not told: %s", error)
-            await asyncio.sleep(INTERVAL)
+                await asyncio.sleep(INTERVAL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL):
+                    await self._hurry.wait()
+            self._hurry.clear()
 
     async def _publish_once(self, now: datetime) -> None:
         if self._prices_changed:

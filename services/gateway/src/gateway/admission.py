@@ -5,6 +5,7 @@ from datetime import datetime
 import msgspec
 
 from common.budgets import Price
+from common.errors import Unavailable
 from common.leases import Layer
 from gateway import limits
 from gateway.body import Endpoint, Prepared
@@ -40,6 +41,7 @@ class Admission:
         self._default_output = default_output
 
     def entry(self, caller: Caller, endpoint: Endpoint, prepared: Prepared, billed: bool, now: datetime) -> Entry:
+        """Raises Unavailable when a hard budget applies and nobody has said what the model costs."""
         layers = limits.layers(caller.limits, self._everyone)
         if not billed:
             return Entry(Ask(layers), None, prepared)
@@ -54,8 +56,12 @@ class Admission:
         )
         price = self._prices.in_force(prepared.model, caller.region, now)
         hold = None
-        if self._budgets.limits(caller):
-            most = max(price.input, price.cached_input) * size.most_prompt + price.output * size.output if price else 0
+        if model is not None and self._budgets.limits(caller):
+            if price is None:
+                raise Unavailable(
+                    f"no price of `{prepared.model}` is known, and the budget must be kept", retry_after=5
+                )
+            most = max(price.input, price.cached_input) * size.most_prompt + price.output * size.output
             hold = self._budgets.hold(caller, most)
             if generates and size.per_choice is not None:
                 prepared = _with_limit(prepared, generates, size.per_choice)
