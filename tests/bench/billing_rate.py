@@ -28,12 +28,13 @@ TICK = 1e6 / os.sysconf("SC_CLK_TCK")
 
 def an_event(chance: random.Random) -> UsageRecorded:
     at = datetime.now(UTC)
+    key = chance.randrange(500)
     return UsageRecorded(
         id=new_id(),
         time=at,
-        tenant_id=UUID(int=chance.randrange(50)),
+        tenant_id=UUID(int=key // 10),
         environment_id=UUID(int=1),
-        api_key_id=UUID(int=chance.randrange(500)),
+        api_key_id=UUID(int=key),
         model=f"model-{chance.randrange(5)}",
         node_id="node-1",
         endpoint="chat.completions",

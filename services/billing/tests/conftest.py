@@ -101,11 +101,13 @@ class Books(msgspec.Struct, frozen=True):
 async def _read_books(pool: Pool) -> Books:
     async with transaction(pool) as connection:
         lines = await store.records(connection, tenant_id=None, api_key_id=None, before=LAST_ID, limit=10**6)
-        hourly = await connection.fetch("select * from billing.usage_hourly where requests > 0 order by 1,2,3,4,5,6")
+        hourly = await connection.fetch(
+            "select * from billing.usage_hourly where requests <> 0 or cost_picousd <> 0 order by 1,2,3,4,5,6"
+        )
         outbox = await connection.fetch(
             """
             select tenant_id, hour, sum(requests), sum(cost_picousd) from billing.outbox
-            group by 1, 2 having sum(requests) > 0 or sum(cost_picousd) > 0 order by 1, 2
+            group by 1, 2 having sum(requests) <> 0 or sum(cost_picousd) <> 0 order by 1, 2
             """
         )
     usage = [(*msgspec.structs.astuple(line.event), line.price_id, line.cost) for line in lines]

@@ -31,6 +31,8 @@ Key: TypeAlias = tuple[datetime, UUID, UUID, UUID, str, str]
 """Hour in which the request began, tenant, environment, key, model, region."""
 Number: TypeAlias = tuple[datetime, int, int, int, str, str]
 """A Key with its ids as numbers, which compare and hash many times faster."""
+Sum: TypeAlias = tuple[UsageRecorded, list[int]]
+"""The first record of a key, and the fields of its Sums."""
 
 
 class Sums(msgspec.Struct, frozen=True):
@@ -41,37 +43,42 @@ class Sums(msgspec.Struct, frozen=True):
     cost: int = 0
     """Pico-dollars."""
 
-    def plus(self, other: "Sums", sign: int = 1) -> "Sums":
+    def plus(self, other: "Sums") -> "Sums":
         return Sums(
-            self.requests + sign * other.requests,
-            self.input_tokens + sign * other.input_tokens,
-            self.cached_tokens + sign * other.cached_tokens,
-            self.output_tokens + sign * other.output_tokens,
-            self.cost + sign * other.cost,
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost + other.cost,
         )
 
 
-NOTHING = Sums()
-
-
 def total(sums: Iterable[Sums]) -> Sums:
-    return reduce(Sums.plus, sums, NOTHING)
-
-
-def sums_of(entry: Entry) -> Sums:
-    event = entry.event
-    return Sums(1, event.input_tokens, event.cached_tokens, event.output_tokens, entry.cost)
+    return reduce(Sums.plus, sums, Sums())
 
 
 def hourly(changes: Iterable[Change]) -> dict[Key, Sums]:
     """Differences by key, in order of key; those that cancel out are left out."""
-    found: dict[Number, Sums] = {}
+    found: dict[Number, Sum] = {}  # lists that are added to: this runs for every record
     for change in changes:
-        for entry, sign in ((change.old, -1), (change.new, 1)):
-            if entry is not None:
-                number = _number_of(entry.event)
-                found[number] = found.get(number, NOTHING).plus(sums_of(entry), sign)
-    return {_key_of(number): found[number] for number in sorted(found) if found[number] != NOTHING}
+        _add(found, change.new, 1)
+        if change.old is not None:
+            _add(found, change.old, -1)
+    in_order = (found[number] for number in sorted(found))
+    return {_key_of(event): Sums(*sums) for event, sums in in_order if any(sums)}
+
+
+def _add(found: dict[Number, Sum], entry: Entry, sign: int) -> None:
+    event = entry.event
+    number = _number_of(event)
+    if number not in found:
+        found[number] = (event, [0, 0, 0, 0, 0])
+    _, sums = found[number]
+    sums[0] += sign
+    sums[1] += sign * event.input_tokens
+    sums[2] += sign * event.cached_tokens
+    sums[3] += sign * event.output_tokens
+    sums[4] += sign * entry.cost
 
 
 def by_tenant(differences: dict[Key, Sums]) -> dict[tuple[UUID, datetime], tuple[int, int]]:
@@ -84,11 +91,13 @@ def by_tenant(differences: dict[Key, Sums]) -> dict[tuple[UUID, datetime], tuple
 
 
 def _number_of(event: UsageRecorded) -> Number:
-    hour = event.started_at.replace(minute=0, second=0, microsecond=0)
     ids = event.tenant_id.int, event.environment_id.int, event.api_key_id.int
-    return (hour, *ids, event.model, event.region)
+    return (_hour_of(event), *ids, event.model, event.region)
 
 
-def _key_of(number: Number) -> Key:
-    hour, tenant_id, environment_id, api_key_id, model, region = number
-    return (hour, UUID(int=tenant_id), UUID(int=environment_id), UUID(int=api_key_id), model, region)
+def _key_of(event: UsageRecorded) -> Key:
+    return (_hour_of(event), event.tenant_id, event.environment_id, event.api_key_id, event.model, event.region)
+
+
+def _hour_of(event: UsageRecorded) -> datetime:
+    return event.started_at.replace(minute=0, second=0, microsecond=0)
