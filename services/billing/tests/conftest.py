@@ -2,14 +2,10 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -152,28 +148,9 @@ Spawn = Callable[[], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def spawn(settings: Settings, stack_dir: Path) -> Iterator[Spawn]:
-    """Start `python -m billing`; what still runs at the end must stop cleanly on SIGTERM."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        values = {name.upper(): str(value) for name, value in msgspec.structs.asdict(settings).items() if value}
-        with (stack_dir / f"billing-{len(processes)}.log").open("wb") as output:
-            process = subprocess.Popen([sys.executable, "-m", "billing"], env=os.environ | values, stderr=output)
-        processes.append(process)
-        return process
-
-    yield start
-    alive = [process for process in processes if process.poll() is None]
-    for process in alive:
-        process.send_signal(signal.SIGTERM)
-    try:
-        codes = [process.wait(20) for process in alive]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0] * len(alive)
+def spawn(settings: Settings, spawn_service: Callable[..., Any]) -> Spawn:
+    """Start `python -m billing`."""
+    return lambda: spawn_service("billing", settings)
 
 
 Ask = Callable[..., Awaitable[tuple[int, Any]]]

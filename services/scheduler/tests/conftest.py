@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -185,28 +182,9 @@ Spawn = Callable[[Settings], "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def spawn(tmp_path: Path) -> Iterator[Spawn]:
-    """Start `python -m scheduler`; what still runs at the end must stop cleanly on SIGTERM."""
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start(settings: Settings) -> subprocess.Popen[bytes]:
-        values = {name.upper(): str(value) for name, value in msgspec.structs.asdict(settings).items() if value}
-        with (tmp_path / f"scheduler-{len(processes)}.log").open("wb") as output:
-            process = subprocess.Popen([sys.executable, "-m", "scheduler"], env=os.environ | values, stderr=output)
-        processes.append(process)
-        return process
-
-    yield start
-    alive = [process for process in processes if process.poll() is None]
-    for process in alive:
-        process.send_signal(signal.SIGTERM)
-    try:
-        codes = [process.wait(20) for process in alive]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0] * len(alive)
+def spawn(spawn_service: Callable[..., Any]) -> Spawn:
+    """Start `python -m scheduler`."""
+    return lambda settings: spawn_service("scheduler", settings)
 
 
 Ask = Callable[..., Awaitable[tuple[int, Any]]]

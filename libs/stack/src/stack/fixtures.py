@@ -5,7 +5,11 @@
 servers to use instead. All are plain strings and hold in every event loop.
 """
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -75,6 +80,35 @@ def redis_url(stack_session: tuple[LoopThread, Path]) -> Iterator[str]:
 @pytest.fixture
 def redis_namespace() -> str:
     return f"t{uuid.uuid4().hex[:16]}"
+
+
+Spawn = Callable[[str, msgspec.Struct], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def spawn_service(stack_dir: Path) -> Iterator[Spawn]:
+    """`spawn_service("billing", settings)`: `python -m billing`; what still runs at the end must stop on SIGTERM."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, settings: msgspec.Struct) -> "subprocess.Popen[bytes]":
+        values = {field.upper(): str(value) for field, value in msgspec.structs.asdict(settings).items() if value}
+        with (stack_dir / f"{name}-{len(processes)}.log").open("wb") as output:
+            command = [sys.executable, "-m", name]
+            process = subprocess.Popen(command, env=os.environ | values, stderr=output)  # noqa: S603  a service of ours
+        processes.append(process)
+        return process
+
+    yield start
+    alive = [process for process in processes if process.poll() is None]
+    for process in alive:
+        process.send_signal(signal.SIGTERM)
+    try:
+        codes = [process.wait(20) for process in alive]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert codes == [0] * len(alive)
 
 
 MakeStack = Callable[..., Awaitable[Stack]]
