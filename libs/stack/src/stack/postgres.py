@@ -42,10 +42,6 @@ class Postgres(msgspec.Struct, frozen=True):
     folder: Path
     """Where the data really is."""
 
-    def database(self, name: str) -> str:
-        """The DSN of another database of this server."""
-        return self.dsn.removesuffix("/postgres") + f"/{name}"
-
 
 async def prepare(folder: Path, port: Port, *, durable: bool) -> Postgres:
     """Make the data folder unless it is there; nothing runs yet. Raises StartFailed, NotInstalled."""

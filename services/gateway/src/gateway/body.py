@@ -23,7 +23,6 @@ Endpoint: TypeAlias = Literal[
     "tokenize",
     "detokenize",
 ]
-TRUE = msgspec.Raw(b"true")
 
 STEERING = (
     # what would let a tenant steer the engine or look into another tenant's cache (vLLM 0.32)

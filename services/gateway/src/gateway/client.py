@@ -162,10 +162,6 @@ class Client(asyncio.Protocol):
 
     # for the handler
 
-    @property
-    def gone(self) -> bool:
-        return self._failed or self._transport.is_closing()
-
     def write(self, data: bytes) -> None:
         if not self._failed:
             self._transport.write(data)

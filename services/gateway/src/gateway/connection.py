@@ -36,7 +36,6 @@ class Connection(asyncio.Protocol):
         self.content_type = b""
         self.complete = True
         self.keep_alive = False
-        self.exchanges = 0
         self.body_began = False
         self.heard_at = 0.0
         """Loop time of the last byte, for whoever ends stalled exchanges."""
@@ -108,7 +107,6 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.status, self.content_type, self.complete, self._released = 0, b"", False, False
         self.body_began = False
-        self.exchanges += 1
         self.heard_at = self._loop.time()
         self._transport.write(request)
 

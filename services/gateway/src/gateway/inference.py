@@ -108,7 +108,7 @@ class Inference:
             live.node_id, live.attempts = node.id, live.attempts + 1
             self._placement.live[node.id] += 1
             try:
-                exchange = await self._upstream.send(node, leg.path, leg.body, str(live.id), live.traceparent)
+                exchange = await self._upstream.send(node, leg.path, leg.body, live.lease_id, live.traceparent)
                 try:
                     await self._exchange(live, exchange, leg, reply)
                     return
@@ -152,7 +152,7 @@ class Inference:
 
     async def _place(self, live: Live, entry: Entry, failed: set[str], reply: Reply) -> Placed:
         if failed:
-            return await self._placement.place(str(live.id), live.model, live.intent, failed)
+            return await self._placement.place(live.lease_id, live.model, live.intent, failed)
         kept = list(reply.headers)
 
         def tell(headers: Headers) -> None:
@@ -161,7 +161,7 @@ class Inference:
         # even before the answer: a hang-up, or Redis's silence, may come in between
         live.leased = True
         try:
-            return await self._placement.admit(str(live.id), live.model, live.intent, entry.ask, tell)
+            return await self._placement.admit(live.lease_id, live.model, live.intent, entry.ask, tell)
         except Overloaded:
             live.leased = False
             raise

@@ -60,6 +60,7 @@ class Live:
         "first_token_at",
         "id",
         "intent",
+        "lease_id",
         "leased",
         "model",
         "node_id",
@@ -77,6 +78,7 @@ class Live:
         self, *, id: UUID, caller: Caller, model: str, endpoint: Endpoint, streamed: bool, started_at: datetime
     ) -> None:
         self.id = id
+        self.lease_id = str(id)
         self.traceparent: str | None = None
         self.caller = caller
         self.model = model

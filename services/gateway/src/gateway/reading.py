@@ -6,11 +6,13 @@ incomplete, says `response.created` before the prefill, and has no `[DONE]`; `/v
 `message_start`, all of it in `message_delta`, and after any failure one `event: error` and no `message_stop`.
 """
 
+from abc import ABC, abstractmethod
+
 import msgspec
 
 from common.errors import ApiError
 from gateway import shape
-from gateway.sse import EngineError
+from gateway.sse import EngineError, split
 from gateway.usage import MessagesUsage, ResponsesUsage
 
 BYTES_A_TOKEN = 4
@@ -68,7 +70,7 @@ class _ErrorEvent(msgspec.Struct, frozen=True):
     error: EngineError | None = None
 
 
-class Events:
+class Events(ABC):
     """One reply. `feed` takes the bytes as they come, cut anywhere, and answers the bytes for the client."""
 
     __slots__ = (
@@ -111,16 +113,12 @@ class Events:
         return bytes(self._text)
 
     def feed(self, data: bytes) -> bytes:
-        if self._rest:
-            data = self._rest + data
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        *events, self._rest = data.split(b"\n\n")
-        return b"".join([self._event(event + b"\n\n") for event in events])
+        events, self._rest = split(self._rest + data)
+        return b"".join([self._event(event) for event in events])
 
+    @abstractmethod
     def told(self, error: ApiError) -> bytes:
         """An error as an event of this stream."""
-        raise NotImplementedError
 
     def _event(self, event: bytes) -> bytes:
         try:
@@ -145,8 +143,9 @@ class Events:
             shown, self._held = self._held + shown, b""
         return shown
 
+    @abstractmethod
     def _named(self, name: bytes, event: bytes, data: bytes) -> bytes:
-        raise NotImplementedError
+        """What the client gets of an event of that name; empty for nothing."""
 
     def _delivered(self, text: str) -> None:
         self._text += text.encode("utf-8", "replace")

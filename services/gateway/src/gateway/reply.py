@@ -6,7 +6,6 @@ from common.errors import ApiError
 from gateway import shape
 from gateway.client import Client, Headers
 
-JSON = (b"content-type", b"application/json")
 STREAM: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),

@@ -101,6 +101,8 @@ def shows_ids(prepared: Prepared) -> bool:
 
 def with_ids(prepared: Prepared) -> bytes:
     """The request's body, asking for ids."""
+    if "return_token_ids" not in prepared.fields:
+        return prepared.body[:-1] + b',"return_token_ids":true}'  # it is an object with a model in it
     return msgspec.json.encode({**prepared.fields, "return_token_ids": True})
 
 

@@ -52,7 +52,7 @@ class Settlement:
         return len(self._live)
 
     def begin(self, live: Live) -> None:
-        self._live[str(live.id)] = live
+        self._live[live.lease_id] = live
         self._empty.clear()
 
     def end(self, live: Live, count: Count | None = None) -> None:
@@ -93,13 +93,13 @@ class Settlement:
                 async with self._at_once:
                     await self._store(record)
         finally:
-            del self._live[str(live.id)]
+            del self._live[live.lease_id]
         # only now: until the record is stored the lease is what the scheduler would settle it from
         if live.leased:
             try:
-                await self._leases.end(str(live.id), tokens, cost)
+                await self._leases.end(live.lease_id, tokens, cost)
             except Unavailable:
-                self._owed[str(live.id)] = (tokens, cost)
+                self._owed[live.lease_id] = (tokens, cost)
 
     async def _store(self, event: UsageRecorded) -> None:
         body = msgspec.json.encode(event)

@@ -52,6 +52,14 @@ class _ErrorEvent(msgspec.Struct, frozen=True):
     error: EngineError
 
 
+def split(data: bytes) -> tuple[list[bytes], bytes]:
+    """The events that are whole, and the beginning of the next."""
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    *events, rest = data.split(b"\n\n")
+    return [event + b"\n\n" for event in events], rest
+
+
 class ReplyStream(Protocol):
     """One streamed reply, of any endpoint. Tokens are cumulative."""
 
@@ -131,13 +139,11 @@ class Stream:
     def feed(self, data: bytes) -> bytes:
         if self._rest:
             data = self._rest + data
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        if data.endswith(b"\n\n") and data.count(b"\n\n") == 1:
+        if data.endswith(b"\n\n") and data.count(b"\n\n") == 1 and b"\r" not in data:
             self._rest = b""
             return self._event(data)
-        *events, self._rest = data.split(b"\n\n")
-        return b"".join([self._event(event + b"\n\n") for event in events])
+        events, self._rest = split(data)
+        return b"".join([self._event(event) for event in events])
 
     def _event(self, event: bytes) -> bytes:
         at = event.rfind(USAGE)
