@@ -33,7 +33,7 @@ from gateway.spool import Spool
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Timeouts, Upstream
 
-FUNCTIONS = Path(__file__).parents[2] / "scheduler/src/scheduler/functions.lua"
+FUNCTIONS = Path(__file__).parents[2] / "scheduler/src/scheduler/functions"
 MESSAGES = [{"role": "user", "content": "Tell me of a river."}]
 
 
@@ -81,7 +81,7 @@ async def gateway(
         nats = await stack.enter_async_context(bus.connect(nats_url, "test"))
         redis = Redis.from_url(redis_url)
         stack.push_async_callback(redis.aclose)
-        await redis.function_load(FUNCTIONS.read_text(), replace=True)
+        await redis.function_load("\n".join(file.read_text() for file in sorted(FUNCTIONS.iterdir())), replace=True)
         config = simulator.Config(models=("m",), token_ms=1, prefill_ms=1)
         engine = await stack.enter_async_context(simulator.serve(config))
         nodes = Nodes()

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from scheduler.leases import CODE
+from scheduler.library import code
 
 LONG = 3_600_000  # ms
 # so low that none drains by as much as one request or ten tokens while an example runs
@@ -61,7 +61,7 @@ class Call:
 def connection(redis_url: str) -> Iterator[Any]:
     # RESP2 strings would hide binary dumps: these are read as latin-1
     with redis.Redis.from_url(redis_url, decode_responses=True, encoding="latin-1") as client:
-        client.function_load(CODE, replace=True)
+        client.function_load(code(), replace=True)
         yield client
 
 

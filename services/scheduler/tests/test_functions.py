@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -12,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-CODE = (files("scheduler") / "functions.lua").read_text()
+from scheduler.library import code
+
 LONG = 3_600_000  # ms
 NODES = ("a", "b", "c")
 ids = st.sampled_from([f"lease-{number}" for number in range(6)])
@@ -44,7 +44,7 @@ class Functions:
 @pytest.fixture
 def connection(redis_url: str) -> Iterator[Any]:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        client.function_load(CODE, replace=True)
+        client.function_load(code(), replace=True)
         yield client
 
 

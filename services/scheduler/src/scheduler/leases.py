@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -13,9 +12,8 @@ from redis.exceptions import RedisError
 
 from common.errors import Unavailable
 from common.leases import LIBRARY, leases_key
+from scheduler.library import code
 from scheduler.settlement import Expired
-
-CODE = (files("scheduler") / "functions.lua").read_text()
 
 
 class Backlog(msgspec.Struct, frozen=True):
@@ -38,7 +36,7 @@ class Leases:
         """
         if not replace and await self._do("FUNCTION", "LIST", "LIBRARYNAME", LIBRARY):
             return False
-        await self._do("FUNCTION", "LOAD", "REPLACE", CODE)
+        await self._do("FUNCTION", "LOAD", "REPLACE", code())
         return True
 
     async def reap(self, limit: int, claim: float) -> list[Expired]:

@@ -1,0 +1,107 @@
+-- Leases: held, renewed, asserted anew and given back.
+
+local function hold(root, id, node, expiry, admission)
+  redis.call('ZADD', root .. 'leases', text(expiry), id)
+  redis.call('ZADD', node_key(root, node), text(expiry), id)
+  for _, layer in ipairs(admission and admission.layers or {}) do
+    if layer.concurrency > 0 then
+      redis.call('ZADD', concurrency_key(root, layer.key), text(expiry), id)
+    end
+  end
+end
+
+-- What the request took is given back; what it used instead stays. `tokens` nil: as its progress tells; `cost` nil: as
+-- much as it held.
+local function release(root, id, tokens, cost)
+  local lease = redis.call('HMGET', lease_key(root, id), 'node', 'progress', 'admission')
+  if lease[1] then
+    redis.call('ZREM', node_key(root, lease[1]), id)
+  end
+  local admission = admission_of(lease[3])
+  if admission then
+    if not tokens then
+      local read, progress = pcall(cjson.decode, lease[2] or '')
+      tokens = read and type(progress) == 'table' and (tonumber(progress[1]) or 0) + (tonumber(progress[3]) or 0) or 0
+    end
+    local now = milliseconds()
+    for _, layer in ipairs(admission.layers) do
+      if layer.concurrency > 0 then
+        redis.call('ZREM', concurrency_key(root, layer.key), id)
+      end
+      if layer.tokens > 0 then
+        local rate = rate_of(root, layer, now)
+        rate.reserved = math.max(0, rate.reserved - reservation(layer, admission.tokens))
+        rate.tokens = math.min(rate.tokens + tokens * MINUTE, MOST)
+        keep_rate(root, layer, rate)
+      end
+    end
+    if admission.scope then
+      spend(root, admission.scope, id, cost)
+    end
+  end
+  redis.call('DEL', lease_key(root, id))
+  return redis.call('ZREM', root .. 'leases', id)
+end
+
+-- ttl, (id, progress)...
+local function renew(keys, args)
+  local root, expiry, unknown = root_of(keys[1]), milliseconds() + tonumber(args[1]), {}
+  for at = 2, #args, 2 do
+    local id, lease = args[at], lease_key(root, args[at])
+    local node, packed = unpack(redis.call('HMGET', lease, 'node', 'admission'))
+    if node then
+      hold(root, id, node, expiry, admission_of(packed))
+      redis.call('HSET', lease, 'progress', args[at + 1])
+    else
+      unknown[#unknown + 1] = id
+    end
+  end
+  return unknown
+end
+
+-- id, ttl, intent, node, progress
+local function assert_lease(keys, args)
+  local root, id, node = root_of(keys[1]), args[1], args[4]
+  local lease = lease_key(root, id)
+  local held, packed = unpack(redis.call('HMGET', lease, 'node', 'admission'))
+  if held and held ~= node then
+    redis.call('ZREM', node_key(root, held), id)
+  end
+  hold(root, id, node, milliseconds() + tonumber(args[2]), admission_of(packed))
+  redis.call('HSET', lease, 'intent', args[3], 'node', node, 'progress', args[5])
+  return 1
+end
+
+-- id...: ended without having used anything
+local function give_back(keys, args)
+  local root, count = root_of(keys[1]), 0
+  for _, id in ipairs(args) do
+    count = count + release(root, id, 0, 0)
+  end
+  return count
+end
+
+-- (id, tokens, cost)...: ended, and what it has used
+local function finish(keys, args)
+  local root, count = root_of(keys[1]), 0
+  for at = 1, #args, 3 do
+    count = count + release(root, args[at], tonumber(args[at + 1]), tonumber(args[at + 2]))
+  end
+  return count
+end
+
+-- node...
+local function load(keys, args)
+  local root, now, counts = root_of(keys[1]), milliseconds(), {}
+  for at, node in ipairs(args) do
+    counts[at] = live(root, node, now)
+  end
+  return counts
+end
+
+redis.register_function('cl_renew', renew)
+redis.register_function('cl_assert', assert_lease)
+-- what frees memory must work on a server that is full
+redis.register_function { function_name = 'cl_return', callback = give_back, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'cl_end', callback = finish, flags = { 'allow-oom' } }
+redis.register_function { function_name = 'cl_load', callback = load, flags = { 'no-writes' } }
