@@ -56,9 +56,24 @@ class NodeRegistered(msgspec.Struct, frozen=True, tag_field="type", tag="node.re
     endpoint: str
     region: str = ""
     models: tuple[str, ...] = ()
+    deployment_id: UUID | None = None
+
+
+class NodeDraining(msgspec.Struct, frozen=True, tag_field="type", tag="node.draining.v1", kw_only=True):
+    """A node takes no new requests any more, for good. Whoever knows it first says it: the node, the provisioner (a
+    spot notice), an admin. The scheduler acts on it, and never undoes it."""
+
+    id: UUID
+    time: Time
+    node_id: str
+    reason: str
+    deadline: Time | None = None
+    """When the machine goes, where that is known."""
 
 
 class NodeLost(msgspec.Struct, frozen=True, tag_field="type", tag="node.lost.v1", kw_only=True):
+    """A node left the routes for what was seen of it. It may come back: it is probed again."""
+
     id: UUID
     time: Time
     node_id: str
@@ -73,7 +88,9 @@ class ScaleRequested(msgspec.Struct, frozen=True, tag_field="type", tag="scale.r
     model: Name
     replicas: Annotated[int, Meta(ge=0, le=10_000)]
     epoch: Annotated[int, Meta(ge=0)]
+    """Grows with each request for a deployment, whichever replica of the scheduler makes it."""
     reason: str
+    deployment_id: UUID | None = None
 
 
 class KeyChanged(msgspec.Struct, frozen=True, tag_field="type", tag="key.changed.v1", kw_only=True):
@@ -119,11 +136,19 @@ class BudgetChanged(msgspec.Struct, frozen=True, tag_field="type", tag="budget.c
 
 
 Event: TypeAlias = (
-    UsageRecorded | NodeRegistered | NodeLost | ScaleRequested | KeyChanged | AuditRecorded | BudgetChanged
+    UsageRecorded
+    | NodeRegistered
+    | NodeDraining
+    | NodeLost
+    | ScaleRequested
+    | KeyChanged
+    | AuditRecorded
+    | BudgetChanged
 )
 ALL: tuple[type[msgspec.Struct], ...] = (
     UsageRecorded,
     NodeRegistered,
+    NodeDraining,
     NodeLost,
     ScaleRequested,
     KeyChanged,

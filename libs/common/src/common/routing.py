@@ -5,6 +5,7 @@ even while the scheduler is down.
 """
 
 from typing import Annotated, Literal, TypeAlias
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -33,8 +34,14 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Requests at once; 0 is no limit."""
     api_key: str | None = None
     """What this node's engine asks for; never a tenant's key."""
+    epoch: Annotated[int, Meta(ge=0)] = 0
+    """Grows when its breaker moves. What is reported of a request carries the epoch in which it was sent, so that late
+    news of an older state change nothing."""
+    deployment_id: UUID | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
     version: int
     nodes: tuple[Node, ...] = ()
+    deployed: tuple[str, ...] = ()
+    """Models that are deployed, in order, those with no node at the moment too."""

@@ -20,7 +20,7 @@ class Nodes:
 
     def replace(self, snapshot: Snapshot) -> None:
         by_model: dict[str, list[Node]] = {}
-        models: dict[str, Model] = {}
+        models: dict[str, Model] = {id: Model(id) for id in snapshot.deployed}
         for node in snapshot.nodes:
             for model in node.models:
                 by_model.setdefault(model.id, []).append(node)
@@ -30,9 +30,12 @@ class Nodes:
         self.loaded.set()
 
     def serving(self, model: str) -> tuple[Node, ...]:
-        """Every node that serves the model, in whatever state. Raises NotFound."""
-        nodes = self._by_model.get(model)
-        if nodes is None:
+        """Every node that serves the model, in whatever state; none when it is deployed and has no node now.
+
+        Raises NotFound.
+        """
+        nodes = self._by_model.get(model, ())
+        if not nodes and model not in self._models:
             raise NotFound(f"the model `{model}` does not exist", param="model", code="model_not_found")
         return nodes
 
