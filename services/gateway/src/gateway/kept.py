@@ -12,16 +12,22 @@ _PROMPT_IDS = re.compile(rb'"prompt_token_ids":\[([0-9,]*)\]')
 _TEXT = re.compile(rb'"(?:content|text)":"[^"]')
 _FINISHED = re.compile(rb'"finish_reason":"(?!abort")')
 _OTHER = (b'"reasoning', b'"tool_calls":[')
+_COMMON = b'"finish_reason":null,"token_ids":['
+_COMMON_SHOWN = b'"finish_reason":null,"token_ids":null}]}\n\n'
+_COMMON_TAIL = re.compile(
+    rb'([0-9,]+)\]\}\],"usage":\{"prompt_tokens":(\d+),"total_tokens":\d+,"completion_tokens":(\d+)[^{}]*\}\}\n\n\Z'
+)
 
 
 class Kept(Stream):
     """As Stream. Ids are kept as the engine wrote them: `12,345`."""
 
-    __slots__ = ("_ahead", "_ids", "_show_ids", "finished", "first", "other", "prompt_ids")
+    __slots__ = ("_ahead", "_hides", "_ids", "_show_ids", "finished", "first", "other", "prompt_ids")
 
     def __init__(self, *, show_usage: bool, show_continuous: bool, show_ids: bool = False) -> None:
         super().__init__(show_usage=show_usage, show_continuous=show_continuous)
         self._show_ids = show_ids
+        self._hides = not show_ids and not show_continuous
         self._ids: list[bytes] = []
         self._ahead: list[bytes] = []
         self.prompt_ids: bytes | None = None
@@ -46,6 +52,21 @@ class Kept(Stream):
         return self.prompt_ids is not None and not self.other
 
     def _event(self, event: bytes) -> bytes:
+        # nearly every event: text with its ids in the middle of a reply, of which the client sees neither ids nor usage
+        if self._hides and self.prompt_ids is not None and (at := event.rfind(_COMMON)) >= 0:
+            tail = _COMMON_TAIL.match(event, at + len(_COMMON))
+            if tail is not None and _TEXT.search(event, 0, at):
+                ids, prompt, completion = tail.groups()
+                self.events += 1
+                self.input_tokens, self.output_tokens = int(prompt), int(completion)
+                if self._ahead:
+                    self._ids += self._ahead
+                    self._ahead.clear()
+                self._ids.append(ids)
+                return event[:at] + _COMMON_SHOWN
+        return self._any_event(event)
+
+    def _any_event(self, event: bytes) -> bytes:
         if self.prompt_ids is None and (found := _PROMPT_IDS.search(event)):
             self.prompt_ids = found[1]
             if not self._show_ids:
