@@ -19,8 +19,8 @@ test-engine: $(UV) ## The same promises against a real vLLM (installed in ENGINE
 	@[ -n "$(VLLM_URL)" ] || nice -n 10 tests/engine/install.sh $(ENGINE_HOME) $(UV)
 	ENGINE_HOME=$(ENGINE_HOME) $(RUN) pytest -m engine tests/engine
 
-bench: $(UV) ## CPU per request and per streamed chunk, beside nginx in the same run (ROUNDS=3, OUT=file.json)
-	PYTHONPATH=tests ROUNDS=$(ROUNDS) OUT=$(OUT) $(RUN) python -m bench
+bench: $(UV) ## CPU per request and per streamed chunk, beside nginx and the Rust routers in the same run (ROUNDS=3, OUT=file.json)
+	PYTHONPATH=tests ROUNDS=$(ROUNDS) OUT=$(OUT) $(RUN) --group bench python -m bench
 
 chaos: $(UV) ## Kill, pause and stop processes under load; prints sent, billed, lost, twice (KILLS=20, SEED=random)
 	PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) $(RUN) python -m chaos

@@ -1,4 +1,4 @@
-"""`make bench`: what a proxied request and a streamed chunk cost in CPU time, beside nginx in the same run.
+"""`make bench`: what a proxied request and a streamed chunk cost in CPU time, beside other proxies in the same run.
 
 CPU time per unit of work, not a stopwatch: these machines are shared. Each round measures every proxy, so that what the
 machine does meanwhile falls on all of them; the medians are compared.
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 from bench import cpu
+from bench.peers import Target, free_port, peers
 
 from stack.stack import Config, Stack
 
@@ -26,14 +27,6 @@ TOKENS, TOKEN_US, STREAMS = 100, 20_000, 100
 MESSAGE = '"messages":[{"role":"user","content":"Say hello to the world, please."}]'
 JSON = f'{{"model":"at-once","max_tokens":64,{MESSAGE}}}'
 STREAM = f'{{"model":"every-20ms","max_tokens":{TOKENS},"stream":true,{MESSAGE}}}'
-
-
-class Target(msgspec.Struct, frozen=True):
-    name: str
-    pid: int
-    json_url: str
-    stream_url: str
-    key: str = "none"
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -63,11 +56,14 @@ def wrk(target: Target, url: str, connections: int, seconds: int, body: str) -> 
 
 
 def measure(target: Target) -> Cost:
-    pids = cpu.tree(target.pid)
+    pids = cpu.tree(target.json_pid)
     wrk(target, target.json_url, 4, 1, JSON)
     before = cpu.seconds(pids)
     requests, p99 = wrk(target, target.json_url, 16, 4, JSON)
     json = (cpu.seconds(pids) - before) / requests
+    if target.stream_pid != target.json_pid:
+        wrk(target, target.stream_url, 4, 3, STREAM)
+    pids = cpu.tree(target.stream_pid)
     before = cpu.seconds(pids)
     streams, _ = wrk(target, target.stream_url, STREAMS, 7, STREAM)
     chunk = (cpu.seconds(pids) - before) / (streams * (TOKENS + 2))
@@ -87,42 +83,20 @@ def engine(folder: Path, port: int, delay_us: int, model: str) -> Iterator[str]:
         process.wait()
 
 
-@contextmanager
-def nginx(folder: Path, upstreams: dict[int, str]) -> Iterator[int]:
-    """A process that passes port → engine, bytes only."""
-    servers = "".join(
-        f"upstream u{port} {{ server {url.removeprefix('http://')}; keepalive 256; }}\n"
-        f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://u{port}; proxy_http_version 1.1;"
-        ' proxy_set_header Connection ""; proxy_buffering off; } }\n'
-        for port, url in upstreams.items()
-    )
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log;\n"
-        f"events {{ worker_connections 4096; }}\nhttp {{ access_log off; client_body_temp_path {folder};\n{servers}}}\n"
-    )
-    process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(config)])
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait()
-
-
 async def run(rounds: int, folder: Path) -> dict[str, list[Cost]]:
     with (
-        engine(folder, 19801, 0, "at-once") as at_once,
-        engine(folder, 19802, TOKEN_US, "every-20ms") as slow,
-        nginx(folder, {19803: at_once, 19804: slow}) as nginx_pid,
+        engine(folder, free_port(), 0, "at-once") as at_once,
+        engine(folder, free_port(), TOKEN_US, "every-20ms") as slow,
+        peers(folder, at_once, slow) as beside,
     ):
         variants = {"gateway": {}, "gateway, no continuation": {"GATEWAY_CONTINUATION": "false"}}
         found: dict[str, list[Cost]] = {}
         for name, env in variants.items():
             async with Stack(Config(engines=(at_once, slow), service_env=env, durable=True)) as stack:
-                gateway = Target(name, stack.pids("gateway")[0], stack.gateway_url, stack.gateway_url, stack.api_key)
-                beside = Target("nginx", nginx_pid, "http://127.0.0.1:19803", "http://127.0.0.1:19804")
+                pid, url = stack.pids("gateway")[0], stack.gateway_url
+                gateway = Target(name, pid, pid, url, url, stack.api_key)
                 for _ in range(rounds):
-                    for target in (beside, gateway):
+                    for target in (*beside, gateway):
                         found.setdefault(target.name, []).append(await asyncio.to_thread(measure, target))
         return found
 
