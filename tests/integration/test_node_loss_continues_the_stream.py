@@ -114,3 +114,29 @@ async def test_with_no_other_node_the_stream_ends_with_an_error(shop: Shop, clie
         await read(client, shop)
     (row,) = await shop.rows(1)
     assert (row["outcome"], row["output_tokens"]) == ("upstream_lost", 6)
+
+
+async def asked_until_lost(client: AsyncOpenAI, shop: Shop) -> int:
+    """Requests until one was not continued."""
+    for asked in range(1, 31):
+        try:
+            await read(client, shop)
+        except APIError:
+            return asked
+    raise AssertionError("every stream was continued")
+
+
+@pytest.mark.parametrize("differs", [{"revision": "b"}, {"continuation": False}])
+async def test_a_stream_goes_on_only_on_the_same_weights_and_where_it_is_kept(stack: Any, differs: Any) -> None:
+    async with (
+        Shop.open(stack, simulator.Config(token_ms=1, prefill_ms=1), engines=2) as shop,
+        AsyncOpenAI(base_url=f"{shop.url}/v1", api_key=shop.key, max_retries=0, timeout=60) as client,
+    ):
+        first, second = shop.engines
+        for engine, asked in ((first, {"revision": "a", **differs}), (second, {"revision": "a"})):
+            node = await shop.admin("POST", "/admin/nodes", {"endpoint": engine.url, **asked})
+            assert {name: node[name] for name in asked} == asked
+        first.faults.arm(simulator.Fault(fault="reset", after_tokens=5, times=1))
+        asked = await asked_until_lost(client, shop)
+        lost = [row for row in await shop.rows(asked) if row["outcome"] != "completed"]
+        assert [(row["outcome"], row["output_tokens"], row["attempts"]) for row in lost] == [("upstream_lost", 5, 1)]

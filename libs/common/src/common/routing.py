@@ -38,6 +38,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Grows when its breaker moves. What is reported of a request carries the epoch in which it was sent, so that late
     news of an older state change nothing."""
     deployment_id: UUID | None = None
+    revision: str = ""
+    """Of its model's weights; a stream is continued only where it is the same. Empty: nobody told."""
+    continuation: bool = True
+    """Streams from it are kept so that they can go on elsewhere."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):

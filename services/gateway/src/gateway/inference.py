@@ -92,20 +92,25 @@ class Inference:
 
     async def _attempts(self, live: Live, endpoint: Endpoint, entry: Entry, reply: Reply) -> None:
         prepared = entry.prepared
-        leg = legs.first(endpoint, prepared, continues=self._continues)
+        rest: Rest | None = None
+        revision: str | None = None
         failed: set[str] = set()
         last: ApiError | None = None
         left = self._max_attempts
         while left > 0:
             left -= 1
             try:
-                placed = await self._place(live, entry, failed, reply)
+                placed = await self._place(live, entry, failed, revision, reply)
             except ApiError:
                 if last is None:
                     raise
                 break
             node = placed.node
             live.node_id, live.attempts = node.id, live.attempts + 1
+            if rest is None:
+                leg = legs.first(endpoint, prepared, continues=self._continues and node.continuation)
+            else:
+                leg = legs.after(rest)
             self._placement.live[node.id] += 1
             try:
                 exchange = await self._upstream.send(node, leg.path, leg.body, live.lease_id, live.traceparent)
@@ -123,7 +128,7 @@ class Inference:
                     reply.part(rest.closing())
                     reply.end()
                     return
-                leg = legs.after(rest)
+                revision = node.revision
             except Stalled as error:
                 last = UpstreamTimeout(str(error))
                 if isinstance(error, Overdue):
@@ -150,9 +155,9 @@ class Inference:
         reply.part(live.stream.told(last))
         reply.end()
 
-    async def _place(self, live: Live, entry: Entry, failed: set[str], reply: Reply) -> Placed:
+    async def _place(self, live: Live, entry: Entry, failed: set[str], revision: str | None, reply: Reply) -> Placed:
         if failed:
-            return await self._placement.place(live.lease_id, live.model, live.intent, failed)
+            return await self._placement.place(live.lease_id, live.model, live.intent, failed, revision)
         kept = list(reply.headers)
 
         def tell(headers: Headers) -> None:

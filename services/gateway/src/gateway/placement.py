@@ -55,16 +55,20 @@ class Placement:
             raise refused
         return _placed(candidates, verdict.which if verdict.kind == "ok" else None, model)
 
-    async def place(self, id: str, model: str, intent: bytes, failed: Set[str]) -> Placed:
+    async def place(self, id: str, model: str, intent: bytes, failed: Set[str], revision: str | None) -> Placed:
         """A slot for a request that has been admitted, elsewhere than on the nodes that `failed`.
+
+        `revision`: only where the model's weights are of that one.
 
         Raises NotFound, NoCapacity (no node is up, or none is left to try) or Overloaded (all are full).
         """
-        return await self._take(id, model, intent, self._candidates(model, failed))
+        return await self._take(id, model, intent, self._candidates(model, failed, revision))
 
-    def _candidates(self, model: str, failed: Set[str]) -> list[Node]:
+    def _candidates(self, model: str, failed: Set[str], revision: str | None = None) -> list[Node]:
         serving = self._nodes.serving(model)
         candidates = [node for node in serving if node.state == "ready" and node.id not in failed]
+        if revision is not None:
+            candidates = [node for node in candidates if node.revision == revision]
         if not candidates:
             raise NoCapacity(f"no node serves `{model}` at the moment", retry_after=5)
         return candidates

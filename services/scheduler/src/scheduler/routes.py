@@ -42,6 +42,10 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key: Annotated[str, Meta(max_length=1024, pattern=r"^[\x21-\x7e]*$")] | None = None
     weight: Annotated[float, Meta(gt=0, le=1000)] | None = None
     max_concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    revision: Annotated[str, Meta(max_length=128, pattern=r"^[A-Za-z0-9._/-]*\Z")] | None = None
+    """Of the weights; streams are continued only between nodes of the same one."""
+    continuation: bool | None = None
+    """False: what is streamed from it is not kept, and ends when it is lost."""
 
 
 class Listed(store.View, frozen=True, kw_only=True):
@@ -75,6 +79,8 @@ async def register(admin: Admin, call: Call) -> Listed:
             api_key=asked.api_key,
             weight=asked.weight,
             max_concurrency=asked.max_concurrency,
+            revision=asked.revision,
+            continuation=asked.continuation,
         )
         node = next(node for node in await store.nodes(connection) if node.id == id)
     log.info("%s registered node %s at %s", call.actor, id, endpoint)

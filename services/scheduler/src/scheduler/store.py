@@ -25,6 +25,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[Model, ...]
     weight: float
     max_concurrency: int
+    revision: str
+    continuation: bool
     reason: str
     """Why it is not ready; empty when nothing is wrong."""
     created_at: datetime
@@ -41,18 +43,24 @@ async def register(
     api_key: str | None,
     weight: float | None,
     max_concurrency: int | None,
+    revision: str | None = None,
+    continuation: bool | None = None,
 ) -> str:
     """Insert, or update what is given for a known endpoint. Returns the node's id. An empty key is no key."""
     return str(
         await connection.fetchval(
             """
-            insert into scheduler.nodes as node (id, endpoint, region, api_key, weight, max_concurrency)
-            values ($1, $2, coalesce($3, ''), nullif($4, ''), coalesce($5, 1), coalesce($6, 0))
+            insert into scheduler.nodes as node
+                (id, endpoint, region, api_key, weight, max_concurrency, revision, continuation)
+            values ($1, $2, coalesce($3, ''), nullif($4, ''), coalesce($5, 1), coalesce($6, 0),
+                coalesce($7, ''), coalesce($8, true))
             on conflict (endpoint) do update set
                 region = coalesce($3, node.region),
                 api_key = nullif(coalesce($4, node.api_key), ''),
                 weight = coalesce($5, node.weight),
                 max_concurrency = coalesce($6, node.max_concurrency),
+                revision = coalesce($7, node.revision),
+                continuation = coalesce($8, node.continuation),
                 updated_at = now()
             returning id
             """,
@@ -62,6 +70,8 @@ async def register(
             api_key,
             weight,
             max_concurrency,
+            revision,
+            continuation,
         )
     )
 
@@ -69,7 +79,10 @@ async def register(
 async def nodes(connection: Connection) -> list[Node]:
     """All of them, with their keys, oldest first."""
     rows = await connection.fetch(
-        "select id, endpoint, region, state, models, weight, max_concurrency, api_key from scheduler.nodes order by id"
+        """
+        select id, endpoint, region, state, models, weight, max_concurrency, api_key, revision, continuation
+        from scheduler.nodes order by id
+        """
     )
     return [
         Node(
@@ -81,6 +94,8 @@ async def nodes(connection: Connection) -> list[Node]:
             weight=row["weight"],
             max_concurrency=row["max_concurrency"],
             api_key=row["api_key"],
+            revision=row["revision"],
+            continuation=row["continuation"],
         )
         for row in rows
     ]
@@ -90,7 +105,7 @@ async def views(connection: Connection, id: str | None = None) -> list[View]:
     """All nodes, or the one with this id, oldest first."""
     rows = await connection.fetch(
         """
-        select id, endpoint, region, state, models, weight, max_concurrency, reason,
+        select id, endpoint, region, state, models, weight, max_concurrency, revision, continuation, reason,
                created_at, updated_at, last_healthy_at
         from scheduler.nodes where $1::text is null or id = $1 order by id
         """,
