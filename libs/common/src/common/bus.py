@@ -172,8 +172,10 @@ class Bus:
 
 
 @asynccontextmanager
-async def connect(url: str, name: str, creds: str | None = None, replicas: int = 1) -> AsyncIterator[Bus]:
-    """Connect, waiting for a server that is still starting, and declare the streams."""
+async def connect(
+    url: str, name: str, creds: str | None = None, replicas: int = 1, *, declare: bool = True
+) -> AsyncIterator[Bus]:
+    """Connect, waiting for a server that is still starting, and declare the streams unless they are only read."""
 
     async def on_error(error: Exception) -> None:
         # permission denials arrive only here
@@ -185,6 +187,8 @@ async def connect(url: str, name: str, creds: str | None = None, replicas: int =
 
     async def on_reconnect() -> None:
         log.info("nats: connected again")
+        if not declare:
+            return
         with suppress(Unavailable, *UNREACHABLE):  # it may have come back without its disk
             await bus.declare_streams()
 
@@ -203,7 +207,8 @@ async def connect(url: str, name: str, creds: str | None = None, replicas: int =
     )
     bus = Bus(client, replicas)
     try:
-        await bus.declare_streams()
+        if declare:
+            await bus.declare_streams()
         yield bus
     finally:
         with suppress(*UNREACHABLE):

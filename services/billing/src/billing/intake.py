@@ -9,6 +9,7 @@ from common.events import UsageRecorded
 
 DAY = timedelta(days=1)
 OLDEST = timedelta(days=400)
+ANY_AGE = timedelta(days=36_500)
 AHEAD = timedelta(minutes=5)
 """By how much clocks may differ: a price that begins now must wait until after what has been charged already."""
 LONGEST = 256
@@ -17,8 +18,8 @@ LONGEST = 256
 _decoder = msgspec.json.Decoder(UsageRecorded)
 
 
-def read(body: bytes, now: datetime) -> UsageRecorded:
-    """The record with its times in UTC, so that what Postgres gives back equals it.
+def read(body: bytes, now: datetime, oldest: timedelta = OLDEST) -> UsageRecorded:
+    """The record with its times in UTC, so that what Postgres gives back equals it; no older than `oldest`.
 
     Raises Unprocessable with a reason for operators.
     """
@@ -26,7 +27,7 @@ def read(body: bytes, now: datetime) -> UsageRecorded:
         event = _decoder.decode(body)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise Unprocessable(f"not a usage record: {error}") from error
-    if problem := _of_values(event) or _of_times(event, now):
+    if problem := _of_values(event) or _of_times(event, now, oldest):
         raise Unprocessable(problem)
     first = event.first_token_at
     if event.time.tzinfo is event.started_at.tzinfo is event.ended_at.tzinfo is (first or event.time).tzinfo is UTC:
@@ -52,10 +53,10 @@ def _of_values(event: UsageRecorded) -> str | None:
     return None
 
 
-def _of_times(event: UsageRecorded, now: datetime) -> str | None:
+def _of_times(event: UsageRecorded, now: datetime, oldest: timedelta) -> str | None:
     started = event.started_at
-    if started < now - OLDEST:
-        return f"started_at {started.isoformat()} is more than {OLDEST.days} days ago"
+    if started < now - oldest:
+        return f"started_at {started.isoformat()} is more than {oldest.days} days ago"
     if started > now + AHEAD:
         return f"started_at {started.isoformat()} is more than {AHEAD.seconds // 60} minutes ahead"
     # the id's time chooses the ledger's partition; as a number, since it may lie beyond the year 9999

@@ -13,3 +13,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     """`/metrics`, `/healthz` and `/readyz`; 0 serves none."""
+
+
+class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `crosslogic-billing`."""
+
+    postgres_dsn: str
+    nats_url: str | None = None
+    """Needed to read the stream."""
+    nats_creds: str | None = None
+    """Path of a NATS credentials file."""

@@ -1,0 +1,119 @@
+"""`crosslogic-billing COMMAND`: what an operator does with a ledger beside the running service."""
+
+import argparse
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import uvloop
+
+from billing import replay, terms
+from billing.queries import moment
+from billing.settings import CommandSettings
+from common import bus, db, settings, telemetry
+from common.backlog import backlog
+from common.errors import ApiError, SettingsError
+
+SIZE = 1000
+MOST_SHOWN = 10
+PROGRESS = 100_000  # events between lines of progress
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0, 1 when events could not be charged, 2 when it could not be done."""
+    asked = _parser().parse_args(arguments)
+    telemetry.configure_logging("billing", os.environ.get("LOG_LEVEL", "WARNING"))
+    try:
+        code: int = uvloop.run(asked.run(asked, settings.load(CommandSettings, os.environ, "billing")))
+    except (SettingsError, ApiError, OSError) as error:
+        sys.stderr.write(f"crosslogic-billing: {error}\n")
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("crosslogic-billing", description=f"{__doc__} Reads POSTGRES_DSN and NATS_URL.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("replay", help="charge events again; those that are charged change nothing")
+    one.add_argument("file", nargs="?", type=Path, help="saved events as JSON lines; without it the stream USAGE")
+    one.add_argument("--since", type=_moment, help="only what the stream stored from this time on (ISO 8601)")
+    one.add_argument("--tenant", type=UUID, help="only this tenant's events of the stream")
+    one.add_argument("--parked", type=Path, help="append what cannot be charged to this file, with the reasons")
+    one.set_defaults(run=_replay)
+    one = commands.add_parser("save-terms", help="write prices, credits and budgets as JSON lines")
+    one.add_argument("file", type=Path)
+    one.set_defaults(run=_save_terms)
+    one = commands.add_parser("load-terms", help="add those that are not there")
+    one.add_argument("file", type=Path)
+    one.set_defaults(run=_load_terms)
+    return parser
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return moment(text, "since")
+    except ApiError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+async def _pool(stack: AsyncExitStack, where: CommandSettings) -> db.Pool:
+    pool = await stack.enter_async_context(db.open_pool(where.postgres_dsn, "billing-command", 2))
+    await db.migrate(pool, "billing")
+    return pool
+
+
+async def _replay(asked: argparse.Namespace, where: CommandSettings) -> int:
+    tally, shown = replay.Tally(), 0
+    async with AsyncExitStack() as stack:
+        pool = await _pool(stack, where)
+        parked = stack.enter_context(asked.parked.open("ab")) if asked.parked else None
+        async for bodies, left in _events(stack, asked, where):
+            before = tally.read
+            for refused in await replay.charge(pool, bodies, datetime.now(UTC), tally):
+                if parked:
+                    parked.write(msgspec.json.encode(refused) + b"\n")
+                if (shown := shown + 1) <= MOST_SHOWN:
+                    sys.stderr.write(f"parked: {refused.reason}\n")
+            if tally.read // PROGRESS > before // PROGRESS:
+                sys.stderr.write(f"{tally.line()}{'' if left is None else f', {left} to go'}\n")
+    sys.stdout.write(f"{tally.line()}\n")
+    return 1 if tally.parked else 0
+
+
+async def _events(
+    stack: AsyncExitStack, asked: argparse.Namespace, where: CommandSettings
+) -> AsyncIterator[tuple[list[bytes], int | None]]:
+    """Bodies, and how many are to come where that is known."""
+    if asked.file:
+        file = stack.enter_context(asked.file.open("rb"))
+        for bodies in replay.saved(file, SIZE):
+            yield bodies, None
+        return
+    if where.nats_url is None:
+        raise SettingsError("NATS_URL is not set")
+    nats = await stack.enter_async_context(
+        bus.connect(where.nats_url, "billing-command", where.nats_creds, declare=False)
+    )
+    subject = f"usage.recorded.v1.{asked.tenant or '>'}"
+    async for batch in backlog(nats, "USAGE", subject, asked.since, SIZE):
+        yield batch.bodies, batch.left
+
+
+async def _save_terms(asked: argparse.Namespace, where: CommandSettings) -> int:
+    async with AsyncExitStack() as stack:
+        lines = await terms.save(await _pool(stack, where))
+    asked.file.write_bytes(b"".join(line + b"\n" for line in lines))
+    sys.stdout.write(f"saved {len(lines)}\n")
+    return 0
+
+
+async def _load_terms(asked: argparse.Namespace, where: CommandSettings) -> int:
+    async with AsyncExitStack() as stack:
+        added = await terms.load(await _pool(stack, where), asked.file.read_bytes().splitlines())
+    sys.stdout.write(f"added {added}\n")
+    return 0
