@@ -19,6 +19,9 @@ SettingsError             stops the boot
 
 import msgspec
 
+LONGEST = 300
+"""Characters of a message that repeats what a caller sent."""
+
 
 class ApiError(Exception):
     status = 500
@@ -112,8 +115,8 @@ def reply_of(error: ApiError) -> ErrorReply:
 def invalid(error: msgspec.ValidationError | msgspec.DecodeError) -> InvalidRequest:
     """Name the field: msgspec says `Expected `int`, got `str` - at `$.max_tokens``."""
     text, _, path = str(error).partition(" - at `")
-    param = path.removesuffix("`").removeprefix("$").removeprefix(".")
-    return InvalidRequest(text, param=param or named_field(text))
+    param = path.removeprefix("key` in `").removesuffix("`").removeprefix("$").removeprefix(".")
+    return InvalidRequest(text if len(text) <= LONGEST else f"{text[:LONGEST]}…", param=param or named_field(text))
 
 
 def named_field(text: str) -> str | None:
