@@ -11,7 +11,8 @@ class Faults:
     def __init__(
         self, seed: int, path: str = "/v1", method: str = "", retry_after: int | None = None, **chances: float
     ) -> None:
-        """Of requests whose path begins with `path`. `chances` from 0 to 1 by the name of a fault with `_` before a number: `_429=0.1, lost=0.05`."""
+        """Of requests whose path begins with `path`. `chances` from 0 to 1 by the name of a fault, with `_` before a
+        number: `_429=0.1, lost=0.05`."""
         self._random = random.Random(seed)
         self._path, self._method = path, method
         self._chances = {name.removeprefix("_"): chance for name, chance in chances.items()}
