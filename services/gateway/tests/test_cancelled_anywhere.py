@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from redis.asyncio import Redis
+import redis.asyncio
 
 import simulator
 from common import bus, ids
 from common.errors import ApiError
 from common.leases import Layer, leases_key
+from common.redis import Redis
 from common.routing import Model, Node, Snapshot
 from gateway.admission import Admission
 from gateway.body import prepare
@@ -57,7 +58,9 @@ class Paper:
 
 
 class Gateway:
-    def __init__(self, inference: Inference, settlement: Settlement, nats: bus.Bus, redis: "Redis", key: str) -> None:
+    def __init__(
+        self, inference: Inference, settlement: Settlement, nats: bus.Bus, redis: "redis.asyncio.Redis", key: str
+    ) -> None:
         self.inference, self.settlement, self.nats, self.redis, self.key = inference, settlement, nats, redis, key
 
     async def records(self, tenant: str) -> list[dict[str, Any]]:
@@ -79,14 +82,16 @@ async def gateway(
 ) -> AsyncIterator[tuple[Gateway, simulator.Simulator]]:
     async with AsyncExitStack() as stack:
         nats = await stack.enter_async_context(bus.connect(nats_url, "test"))
-        redis = Redis.from_url(redis_url)
-        stack.push_async_callback(redis.aclose)
-        await redis.function_load("\n".join(file.read_text() for file in sorted(FUNCTIONS.iterdir())), replace=True)
+        admin = redis.asyncio.Redis.from_url(redis_url)
+        stack.push_async_callback(admin.aclose)
+        await admin.function_load("\n".join(file.read_text() for file in sorted(FUNCTIONS.iterdir())), replace=True)
         config = simulator.Config(models=("m",), token_ms=1, prefill_ms=1)
         engine = await stack.enter_async_context(simulator.serve(config))
         nodes = Nodes()
         nodes.replace(Snapshot(1, (Node(id="n", endpoint=engine.url, state="ready", models=(Model("m", 8192),)),)))
-        leases = Leases(redis, redis_namespace, budget=5)
+        pipe = Redis(redis_url, "test")
+        stack.callback(pipe.close)
+        leases = Leases(pipe, pipe, redis_namespace, budget=5)
         upstream = Upstream(Timeouts(2, 5, 5, 60))
         stack.callback(upstream.close)
         spool = Spool(tmp_path)
@@ -103,7 +108,7 @@ async def gateway(
             3,
             True,
         )
-        yield Gateway(inference, settlement, nats, redis, leases_key(redis_namespace)), engine
+        yield Gateway(inference, settlement, nats, admin, leases_key(redis_namespace)), engine
 
 
 @types.coroutine

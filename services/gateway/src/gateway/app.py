@@ -7,11 +7,12 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
-from redis.asyncio import Redis
 
 from common import bus, db, http, telemetry
+from common.errors import Unavailable
 from common.events import KeyChanged
 from common.leases import Layer
+from common.redis import Redis
 from common.run import cancelled
 from gateway import addresses, oidc, routes
 from gateway.admin_token import AdminToken
@@ -23,7 +24,7 @@ from gateway.identity import Identity
 from gateway.inference import Inference
 from gateway.journal import Journal
 from gateway.last_used import LastUsed
-from gateway.leases import Leases
+from gateway.leases import SECONDS, Leases
 from gateway.members import Members
 from gateway.nodes import Nodes
 from gateway.observed import Observed, tracing
@@ -53,14 +54,17 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         nats = await stack.enter_async_context(
             bus.connect(settings.nats_url, "gateway", settings.nats_creds, settings.nats_replicas)
         )
-        redis = Redis.from_url(settings.redis_url, socket_connect_timeout=1, socket_timeout=2, max_connections=64)
-        stack.push_async_callback(redis.aclose)
+        redis, upkeep = (Redis(settings.redis_url, name, observe=SECONDS.observe) for name in ("gateway", "upkeep"))
+        for connection in (redis, upkeep):
+            stack.callback(connection.close)
+        with suppress(Unavailable):  # without it requests are placed by local counts
+            await redis.connect()
 
         last_used = LastUsed(pool, settings.last_used_seconds)
         identity = Identity(pool, settings.key_cache_seconds, last_used)
         await nats.listen("key.changed.v1", lambda body: identity.changed(msgspec.json.decode(body, type=KeyChanged)))
         nodes = Nodes()
-        leases = Leases(redis, settings.redis_namespace)
+        leases = Leases(redis, upkeep, settings.redis_namespace)
         timeouts = Timeouts(
             settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout, settings.total_timeout
         )
