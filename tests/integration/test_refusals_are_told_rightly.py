@@ -114,8 +114,11 @@ async def test_a_keys_budget_and_a_tenants_credit_run_out(shop: Shop) -> None:
 
     await shop.rows(1)
     credit = f"/admin/tenants/{shop.tenant_id}/credits"
-    granted = await shop.admin("POST", credit, {"amount_usd": "0.0001", "reason": "welcome"})
-    assert granted["credit_usd"] == "0.0001"
+    granted = await shop.admin("POST", credit, {"amount_usd": "0.0001", "reason": "welcome", "kind": "promotional"})
+    assert granted["plan"] == "pay_as_you_go"
+    assert (await ask(shop, shop.key, max_tokens=1000)).status == 200, "what credits do not pay is owed"
+    put = await shop.admin("PUT", f"/admin/tenants/{shop.tenant_id}/plan", {"plan": "prepaid"})
+    assert put["plan"] == "prepaid"
 
     async def refused() -> Any:
         return await ask(shop, shop.key, max_tokens=1000)

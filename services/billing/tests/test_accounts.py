@@ -6,11 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import pytest
-
-from billing import account_store, ledger
+from billing import account_store, ledger, plans
 from billing.accounts import account, told
-from billing.credits import Credit, granted
 from billing.pricing import Price
 from common.budgets import Account
 from common.db import Pool, transaction
@@ -21,31 +18,6 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 TENANT = UUID(int=1)
 Record = Callable[..., UsageRecorded]
 PutPrice = Callable[..., Awaitable[None]]
-
-
-def a_credit(amount: int, spent: int, days: int | None = None) -> Credit:
-    expires_at = None if days is None else NOW + timedelta(days=days)
-    return Credit(amount=amount, expires_at=expires_at, spent=spent)
-
-
-@pytest.mark.parametrize(
-    ("credits", "expected"),
-    [
-        ([], 0),
-        ([a_credit(10, 3)], 10),
-        ([a_credit(10, 3, days=1)], 10),
-        # what had not been spent when it expired is lost
-        ([a_credit(10, 3, days=-1)], 3),
-        ([a_credit(10, 30, days=-1)], 10),
-        ([a_credit(10, 3, days=-1), a_credit(5, 4)], 8),
-        # the first to expire is spent first, and nothing is spent twice
-        ([a_credit(10, 12, days=-1), a_credit(10, 12, days=-2)], 12),
-        ([a_credit(10, 4, days=-1), a_credit(10, 2, days=-2), a_credit(1, 9)], 5),
-    ],
-)
-def test_expired_credits_count_only_as_far_as_they_were_spent(credits: list[Credit], expected: int) -> None:
-    assert granted(credits, NOW) == expected
-    assert granted(credits[::-1], NOW) == expected
 
 
 def test_prices_in_force_and_to_come_are_told() -> None:
@@ -72,22 +44,23 @@ async def test_an_account_is_what_the_ledger_says(pool: Pool, put_price: PutPric
     cost = 12 * 100_000 + 5 * 10_000 + 64 * 400_000
     async with transaction(pool) as connection:
         await account_store.put_budget(connection, TENANT, 10**12, True, "test")
-        await account_store.add_credit(
+        assert await account_store.add_credit(
             connection, id=new_id(), tenant_id=TENANT, amount=10**9, reason="r", expires_at=None, by="test"
         )
+    await plans.assign(pool, id=new_id(), tenant_id=TENANT, plan="prepaid", units=0, effective_from=None, by="test")
     before, recorded = await look(pool, first.id, second.id)
     assert recorded == [first.id]
     assert before.keys == {first.api_key_id: cost}
-    # a credit pays for what comes after it
+    # a credit pays for all of the hour in which it was granted
     assert [(b.name, b.limit, b.spent, b.hard) for b in before.budgets] == [
         ("tenant", 10**12, cost, True),
-        ("credit", 10**9, 0, True),
+        ("credit", 10**9, cost, True),
     ]
     await ledger.record(pool, [first, second])
     after, recorded = await look(pool, first.id, second.id)
     assert set(recorded) == {first.id, second.id}
     assert after.version > before.version
-    assert [budget.spent for budget in after.budgets] == [2 * cost, cost]
+    assert [budget.spent for budget in after.budgets] == [2 * cost, 2 * cost]
     async with transaction(pool) as connection:
         await account_store.put_budget(connection, TENANT, None, False, "test")
     assert [budget.name for budget in (await look(pool))[0].budgets] == ["credit"]

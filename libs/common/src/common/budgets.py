@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from common.plans import DEFAULT, Plan
+
 BUDGETS = "BUDGETS"
 """Bucket; a key a tenant, each an `Account`."""
 PRICES = "PRICES"
@@ -20,10 +22,11 @@ RECORDED = "/internal/recorded"
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """In force from `effective_from` until the next one of its model and region; "" is any region."""
+    """In force from `effective_from` until the next one of its model, region and plan; "" is any."""
 
     model: str
     region: str = ""
+    plan: Plan | Literal[""] = ""
     input: int
     cached_input: int
     output: int
@@ -36,11 +39,16 @@ class PriceList(msgspec.Struct, frozen=True):
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
     name: Literal["tenant", "credit"]
-    """The tenant's month, or what it has paid in advance."""
+    """The tenant's month, or what it has paid in advance or for free."""
     limit: int
     spent: int
     hard: bool
     """Requests are refused that might not fit; otherwise it is only watched."""
+
+
+class PlanFrom(msgspec.Struct, frozen=True):
+    plan: Plan
+    effective_from: datetime
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +61,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     budgets: tuple[Budget, ...] = ()
     keys: dict[UUID, int] = {}
     """What each API key has spent this month."""
+    plan: Plan = DEFAULT
+    later: tuple[PlanFrom, ...] = ()
+    """Plans that follow, in order of time."""
 
 
 class Asked(msgspec.Struct, frozen=True):

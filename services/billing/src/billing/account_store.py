@@ -5,9 +5,12 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
-from billing.credits import Credit
+from billing import plan_store, store
+from billing.statement import Grant, Kind, Statement, Used, boundaries, hourly_from, statement
+from billing.entitlement import Terms, timeline
 from common.db import Connection
 
 
@@ -20,8 +23,12 @@ class Sheet(msgspec.Struct, frozen=True, kw_only=True):
     hard: bool
     keys: dict[UUID, int]
     """Spent this month."""
-    credits: list[Credit]
-    spent_on_credit: int
+    terms: list[Terms]
+    grants: list[Grant]
+    spent: int
+    """Ever."""
+    statement: Statement
+    """Of this month, and of all that credits have paid."""
     recorded: list[UUID]
     """Those asked for that the ledger has."""
 
@@ -44,23 +51,50 @@ async def put_budget(connection: Connection, tenant_id: UUID, monthly: int | Non
 
 
 async def add_credit(
-    connection: Connection, *, id: UUID, tenant_id: UUID, amount: int, reason: str, expires_at: datetime | None, by: str
-) -> None:
-    await connection.execute(
+    connection: Connection,
+    *,
+    id: UUID,
+    tenant_id: UUID,
+    amount: int,
+    reason: str,
+    expires_at: datetime | None,
+    by: str,
+    kind: Kind = "paid",
+) -> bool:
+    """False where the credit `id` is there already."""
+    status = await connection.execute(
         """
-        insert into billing.credits
-            (id, tenant_id, amount_picousd, spent_before_picousd, reason, expires_at, created_by)
-        select $1, $2, $3, coalesce(
-            (select spent_before_picousd from billing.credits where tenant_id = $2 order by id limit 1),
-            (select sum(cost_picousd) from billing.usage_hourly where tenant_id = $2), 0), $4, $5, $6
+        insert into billing.credits (id, tenant_id, amount_picousd, kind, reason, expires_at, created_by)
+        values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing
         """,
         id,
         tenant_id,
         Decimal(amount),
+        kind,
         reason,
         expires_at,
         by,
     )
+    return status.endswith(" 1")
+
+
+async def grants(connection: Connection, tenant_id: UUID) -> list[Grant]:
+    rows = await connection.fetch("select * from billing.credits where tenant_id = $1 order by id", tenant_id)
+    return [
+        Grant(
+            id=row["id"],
+            kind=row["kind"],
+            amount=int(row["amount_picousd"]),
+            granted_at=row["created_at"],
+            expires_at=row["expires_at"],
+            reason=row["reason"],
+        )
+        for row in rows
+    ]
+
+
+async def terms(connection: Connection, tenant_id: UUID) -> list[Terms]:
+    return timeline(await plan_store.assignments(connection, [tenant_id]), await plan_store.versions(connection))
 
 
 async def next_version(connection: Connection, tenant_id: UUID) -> int:
@@ -81,58 +115,73 @@ async def next_version(connection: Connection, tenant_id: UUID) -> int:
 async def sheet(connection: Connection, tenant_id: UUID, ids: Sequence[UUID]) -> Sheet:
     """After `next_version` in the same transaction: then a higher version has seen all that a lower one has seen."""
     version = await next_version(connection, tenant_id)
+    now = await store.now(connection)
+    of_plan, credits = await terms(connection, tenant_id), await grants(connection, tenant_id)
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    marks = boundaries(of_plan, credits, min([month, *(grant.first for grant in credits)]), now)
     # one statement is one snapshot
     rows = await connection.fetch(
         """
-        with now as (select clock_timestamp() as at),
-        first as (select spent_before_picousd from billing.credits where tenant_id = $1 order by id limit 1)
-        select 'now' as kind, null::uuid as id, null::numeric as amount, at, null::numeric as spent, null::bool as hard
-        from now
+        select 'budget' as kind, null::uuid as id, monthly_picousd as amount, null::timestamptz as hour,
+            null::numeric as tokens, null::numeric as requests, hard
+        from billing.budgets where tenant_id = $1
         union all
-        select 'budget', null, monthly_picousd, null, null, hard from billing.budgets where tenant_id = $1
+        select 'key', api_key_id, sum(cost_picousd), null, null, null, null from billing.usage_hourly
+        where tenant_id = $1 and hour >= $3 group by api_key_id
         union all
-        select 'key', api_key_id, sum(cost_picousd), null, null, null from billing.usage_hourly, now
-        where tenant_id = $1 and hour >= date_trunc('month', at, 'UTC') group by api_key_id
+        select 'used', null, sum(cost_picousd), at, sum(input_tokens + output_tokens), sum(requests), null
+        from (
+            select *, case
+                when hour >= $5 then hour else ($4::timestamptz[])[width_bucket(hour, $4::timestamptz[])]
+            end as at
+            from billing.usage_hourly where tenant_id = $1 and hour >= ($4::timestamptz[])[1]
+        ) as found
+        group by at
         union all
-        select 'credit', c.id, c.amount_picousd, c.expires_at, (
-            select coalesce(sum(cost_picousd), 0) from billing.usage_hourly u
-            where u.tenant_id = $1 and u.hour < coalesce(c.expires_at, 'infinity')
-        ) - spent_before_picousd, null
-        from billing.credits c where c.tenant_id = $1
+        select 'spent', null, sum(cost_picousd), null, null, null, null
+        from billing.usage_hourly where tenant_id = $1
         union all
-        select 'spent', null, (select sum(cost_picousd) from billing.usage_hourly where tenant_id = $1)
-            - spent_before_picousd, null, null, null
-        from first
-        union all
-        select 'recorded', id, null, null, null, null from billing.usage where id = any($2)
+        select 'recorded', id, null, null, null, null, null from billing.usage where id = any($2)
         """,
         tenant_id,
         list(ids),
+        month,
+        marks,
+        hourly_from(of_plan),
     )
-    of: dict[str, list[tuple[UUID | None, int, datetime | None, int, bool]]] = {}
+    of: dict[str, list[asyncpg.Record]] = {}
     for row in rows:
-        line = (row["id"], int(row["amount"] or 0), row["at"], int(row["spent"] or 0), bool(row["hard"]))
-        of.setdefault(row["kind"], []).append(line)
+        of.setdefault(row["kind"], []).append(row)
+    used = [
+        Used(
+            hour=row["hour"],
+            requests=int(row["requests"]),
+            input_tokens=int(row["tokens"]),
+            cost=int(row["amount"]),
+        )
+        for row in of.get("used", [])
+    ]
     budget = of.get("budget")
-    at = of["now"][0][2]
-    assert at is not None
     return Sheet(
         version=version,
-        now=at,
-        monthly=budget[0][1] if budget else None,
-        hard=bool(budget and budget[0][4]),
-        keys={id: amount for id, amount, *_ in of.get("key", []) if id is not None},
-        credits=[Credit(amount=a, expires_at=e, spent=s) for _, a, e, s, _ in of.get("credit", [])],
-        spent_on_credit=of["spent"][0][1] if "spent" in of else 0,
-        recorded=[id for id, *_ in of.get("recorded", []) if id is not None],
+        now=now,
+        monthly=int(budget[0]["amount"]) if budget else None,
+        hard=bool(budget and budget[0]["hard"]),
+        keys={row["id"]: int(row["amount"]) for row in of.get("key", [])},
+        terms=of_plan,
+        grants=credits,
+        spent=int(of["spent"][0]["amount"] or 0),
+        statement=statement(used, of_plan, credits, now),
+        recorded=[row["id"] for row in of.get("recorded", [])],
     )
 
 
 async def spenders(connection: Connection) -> list[UUID]:
-    """Tenants with a budget, a credit, or usage this month."""
+    """Tenants with a budget, a credit, a plan, or usage this month."""
     rows = await connection.fetch(
         """
         select tenant_id from billing.budgets union select tenant_id from billing.credits
+        union select tenant_id from billing.assignments
         union select tenant_id from billing.usage_hourly where hour >= date_trunc('month', now(), 'UTC')
         """
     )

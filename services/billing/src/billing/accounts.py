@@ -7,16 +7,18 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from billing import account_store, credits, store
+from billing import account_store, plan_store, store
 from billing.account_store import Sheet
 from billing.pricing import Price
-from common.budgets import BUDGETS, PRICE_LIST, PRICES, Account, Budget, PriceList, Recorded
+from billing.entitlement import hour_of, in_force
+from common.budgets import BUDGETS, PRICE_LIST, PRICES, Account, Budget, PlanFrom, PriceList, Recorded
 from common.budgets import Price as Told
 from common.bus import Bus, encode
-from common.db import Pool, transaction
+from common.db import Connection, Pool, transaction
 from common.errors import Unavailable
 from common.events import BudgetChanged
 from common.ids import new_id
+from common.plans import REFUSING
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +31,28 @@ def account(tenant_id: UUID, sheet: Sheet) -> Account:
     budgets: list[Budget] = []
     if sheet.monthly is not None:
         budgets.append(Budget(name="tenant", limit=sheet.monthly, spent=sum(sheet.keys.values()), hard=sheet.hard))
-    if sheet.credits:
-        limit = credits.granted(sheet.credits, sheet.now)
-        budgets.append(Budget(name="credit", limit=limit, spent=sheet.spent_on_credit, hard=True))
+    plan = in_force(sheet.terms, sheet.now).plan
+    if plan in REFUSING:
+        left = sheet.statement.free_left + sheet.statement.credit_left
+        budgets.append(Budget(name="credit", limit=sheet.spent + left, spent=sheet.spent, hard=True))
+    later = (terms for terms in sheet.terms if terms.effective_from > sheet.now)
     return Account(
         tenant_id=tenant_id,
         version=sheet.version,
         month=f"{sheet.now.astimezone(UTC):%Y-%m}",
         budgets=tuple(budgets),
         keys=sheet.keys,
+        plan=plan,
+        later=tuple(PlanFrom(terms.plan, terms.effective_from) for terms in later),
     )
 
 
 def told(prices: Iterable[Price], now: datetime) -> PriceList:
     """Prices that a request which runs may have begun with, and those to come; `prices` in order of time."""
     found: list[Told] = []
-    following: dict[tuple[str, str], datetime] = {}
+    following: dict[tuple[str, str, str], datetime] = {}
     for price in reversed(list(prices)):
-        of = (price.model, price.region)
+        of = (price.model, price.region, price.plan)
         ended = following.get(of)
         following[of] = price.effective_from
         if ended is None or ended > now - SUPERSEDED:
@@ -54,6 +60,7 @@ def told(prices: Iterable[Price], now: datetime) -> PriceList:
                 Told(
                     model=price.model,
                     region=price.region,
+                    plan=price.plan,
                     input=price.input,
                     cached_input=price.cached_input,
                     output=price.output,
@@ -69,7 +76,7 @@ class Accounts:
         self._bus = bus
         self._changed: set[UUID] = set()
         self._prices_changed = True
-        self._month = ""
+        self._hour: datetime | None = None
         self._hurry = asyncio.Event()
 
     def touch(self, tenants: Iterable[UUID]) -> None:
@@ -83,6 +90,11 @@ class Accounts:
 
     def reprice(self) -> None:
         self._prices_changed = True
+        self._hurry.set()
+
+    def turn(self) -> None:
+        """A plan is another: everybody is told."""
+        self._hour = None
         self._hurry.set()
 
     async def recorded(self, tenant_id: UUID, ids: Sequence[UUID]) -> Recorded:
@@ -111,11 +123,11 @@ class Accounts:
             except Unavailable:
                 self._prices_changed = True
                 raise
-        month = f"{now:%Y-%m}"
-        if month != self._month:  # at boot, too: what a process that was killed has not told
+        hour = hour_of(now)
+        if hour != self._hour:
             async with transaction(self._pool) as connection:
-                self.touch(await account_store.spenders(connection))
-            self._month = month
+                self.touch(await self._turning(connection, hour))
+            self._hour = hour
         while self._changed:
             tenant = self._changed.pop()
             try:
@@ -123,6 +135,15 @@ class Accounts:
             except Unavailable:
                 self._changed.add(tenant)
                 raise
+
+    async def _turning(self, connection: Connection, hour: datetime) -> list[UUID]:
+        """Whose allowance, credits or plan are others with this hour; at boot everybody, too, since a process that was
+        killed has not told all."""
+        if self._hour is not None and hour.day != 1:
+            found = await plan_store.turning(connection, self._hour, hour)
+            if found is not None:
+                return found
+        return await account_store.spenders(connection)
 
     async def _publish_account(self, tenant_id: UUID) -> None:
         async with transaction(self._pool) as connection:

@@ -1,12 +1,14 @@
 """Charges usage: prices a batch and writes ledger, rollup and outbox in one transaction, each request once."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
-from billing import store
+from billing import plan_store, store
 from billing.changes import Change, Entry, by_tenant, hourly
 from billing.partition import partitions_of
 from billing.precedence import rank, strongest
-from billing.pricing import Book, cost
+from billing.pricing import ANY_PLAN, Book, cost
+from billing.entitlement import Assignment, Terms, in_force, timeline
 from common.db import Connection, Pool, transaction
 from common.events import UsageRecorded
 
@@ -39,10 +41,12 @@ async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
 async def _priced(connection: Connection, events: Sequence[UsageRecorded]) -> list[Entry]:
     await store.share_prices(connection)
     book = Book(await store.prices(connection, {event.model for event in events}))
+    plans = await _plans(connection, events) if book.by_plan else {}
     entries: list[Entry] = []
     missing: dict[int, str] = {}
     for index, event in enumerate(events):
-        version = book.in_force(event.model, event.region, event.started_at)
+        plan = in_force(plans[event.tenant_id], event.started_at).plan if book.by_plan else ANY_PLAN
+        version = book.in_force(event.model, event.region, event.started_at, plan)
         if version is None:
             where = f" in {event.region}" if event.region else ""
             missing[index] = f"no price for model {event.model}{where} in force at {event.started_at.isoformat()}"
@@ -51,6 +55,14 @@ async def _priced(connection: Connection, events: Sequence[UsageRecorded]) -> li
     if missing:
         raise Unpriced(missing)
     return entries
+
+
+async def _plans(connection: Connection, events: Sequence[UsageRecorded]) -> dict[UUID, list[Terms]]:
+    tenants = {event.tenant_id for event in events}
+    assigned: dict[UUID, list[Assignment]] = {tenant: [] for tenant in tenants}
+    for assignment in await plan_store.assignments(connection, tenants):
+        assigned[assignment.tenant_id].append(assignment)
+    return {tenant: timeline(own, ()) for tenant, own in assigned.items()}
 
 
 def _holding(entries: Sequence[Entry]) -> list[Entry]:

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from billing import store
-from billing.pricing import ANY_REGION, Price
+from billing.pricing import ANY_PLAN, ANY_REGION, PlanOrAny, Price
 from common.db import Pool, transaction
 from common.errors import InvalidRequest
 
@@ -24,6 +24,7 @@ async def put(
     output: int,
     effective_from: datetime | None,
     created_by: str,
+    plan: PlanOrAny = ANY_PLAN,
 ) -> Price:
     """Add a version; prices are pico-dollars a token, None is from now on, or from after the last request charged.
 
@@ -39,6 +40,7 @@ async def put(
             id=id,
             model=model,
             region=region,
+            plan=plan,
             input=input,
             cached_input=cached_input,
             output=output,
@@ -63,9 +65,16 @@ def past_problem(price: Price, known: list[Price], now: datetime, free: datetime
         return None
     if begins < now - BACKDATED:
         return f"effective_from is more than {BACKDATED.days} days ago"
-    own = [p.effective_from for p in known if p.region == price.region]
+    own = [p.effective_from for p in known if (p.region, p.plan) == (price.region, price.plan)]
     ends = min((at for at in own if at > begins), default=free)
-    others = [p.effective_from for p in known if p.region == ANY_REGION]
+    others = [p.effective_from for p in known if _yields(p, price)]
     if min(own + others, default=free) < min(ends, free):
         return f"effective_from is before {free.isoformat()}, and usage until then is charged by the price there was"
     return None
+
+
+def _yields(known: Price, price: Price) -> bool:
+    """Whether requests that `known` was charged for would have paid `price` instead."""
+    if known.plan == price.plan:
+        return known.region in (price.region, ANY_REGION)
+    return known.plan == ANY_PLAN and (ANY_REGION in (price.region, known.region) or known.region == price.region)

@@ -3,21 +3,26 @@
 from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 
 from common.events import UsageRecorded
+from common.plans import Plan
 
 ANY_REGION = ""
+PlanOrAny: TypeAlias = Plan | Literal[""]
+ANY_PLAN: Literal[""] = ""
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """A version of a model's price, in force from `effective_from` until the next one of its model and region."""
+    """A version of a model's price, in force from `effective_from` until the next one of its model, region and plan."""
 
     id: UUID
     model: str
     region: str = ANY_REGION
+    plan: PlanOrAny = ANY_PLAN
     input: int
     """Pico-dollars a token, as are the other two."""
     cached_input: int
@@ -28,19 +33,26 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Book:
-    """Versions by model and region, in order of time."""
+    """Versions by model, region and plan, in order of time."""
 
     def __init__(self, prices: Iterable[Price]) -> None:
-        self._versions: dict[tuple[str, str], list[Price]] = {}
+        self._versions: dict[tuple[str, str, str], list[Price]] = {}
         for price in sorted(prices, key=_start):
-            self._versions.setdefault((price.model, price.region), []).append(price)
+            self._versions.setdefault((price.model, price.region, price.plan), []).append(price)
+        self.by_plan = any(price.plan for versions in self._versions.values() for price in versions)
+        """Whether it matters which plan a tenant is on."""
 
-    def in_force(self, model: str, region: str, at: datetime) -> Price | None:
-        """The version that a request of this moment pays: its region's, else the one for any region."""
-        return self._latest(model, region, at) or (self._latest(model, ANY_REGION, at) if region else None)
+    def in_force(self, model: str, region: str, at: datetime, plan: PlanOrAny = ANY_PLAN) -> Price | None:
+        """The version that a request of this moment pays: its plan's before any plan's, of these its region's before
+        any region's."""
+        for of_plan in (plan, ANY_PLAN) if plan else (ANY_PLAN,):
+            for of_region in (region, ANY_REGION) if region else (ANY_REGION,):
+                if found := self._latest(model, of_region, of_plan, at):
+                    return found
+        return None
 
-    def _latest(self, model: str, region: str, at: datetime) -> Price | None:
-        versions = self._versions.get((model, region), ())
+    def _latest(self, model: str, region: str, plan: PlanOrAny, at: datetime) -> Price | None:
+        versions = self._versions.get((model, region, plan), ())
         begun = bisect_right(versions, at, key=_start)
         return versions[begun - 1] if begun else None
 

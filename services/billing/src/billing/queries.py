@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
+from uuid import UUID
 
 from billing.views import By
-from common.errors import InvalidRequest
+from common.errors import InvalidRequest, NotFound
 
 
 def moment(text: str, param: str) -> datetime:
@@ -15,6 +16,14 @@ def moment(text: str, param: str) -> datetime:
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidRequest(f"{param} is not an ISO 8601 time", param=param) from None
+
+
+def tenant_of(text: str) -> UUID:
+    """Raises NotFound for what is not an id: there is no such tenant."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"no tenant {text}", param="id") from None
 
 
 def hours(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from billing import money, prices, store, views
 from billing.accounts import Accounts
-from billing.pricing import Book
+from billing.pricing import ANY_PLAN, Book, PlanOrAny
 from billing.queries import grouping, hours, moment
 from billing.views import By
 from common import dead_letters
@@ -42,6 +42,8 @@ class NewPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cached_input_usd_per_million: Decimal | None = None
     """As input where it is not given."""
     region: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")] = ""
+    plan: PlanOrAny = ANY_PLAN
+    """For tenants on this plan only."""
     effective_from: str | None = None
 
 
@@ -107,6 +109,7 @@ async def put_price(admin: Admin, call: Call) -> views.Priced:
         output=money.price(asked.output_usd_per_million, "output_usd_per_million"),
         effective_from=None if asked.effective_from is None else moment(asked.effective_from, "effective_from"),
         created_by=call.actor,
+        plan=asked.plan,
     )
     admin.accounts.reprice()
     return (await _priced(admin, price.model, price.id))[0]

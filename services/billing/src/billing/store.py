@@ -40,8 +40,8 @@ async def prices(connection: Connection, models: Collection[str] | None) -> list
     """All versions of these models, oldest first; None is every model."""
     rows = await connection.fetch(
         """
-        select id, model, region, input, cached_input, output, effective_from, created_at, created_by
-        from billing.prices where $1::text[] is null or model = any($1) order by model, region, effective_from
+        select id, model, region, plan, input, cached_input, output, effective_from, created_at, created_by
+        from billing.prices where $1::text[] is null or model = any($1) order by model, region, plan, effective_from
         """,
         models if models is None else list(models),
     )
@@ -69,8 +69,8 @@ async def add_price(connection: Connection, price: Price) -> None:
         await connection.execute(
             """
             insert into billing.prices
-                (id, model, region, input, cached_input, output, effective_from, created_at, created_by)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                (id, model, region, input, cached_input, output, effective_from, created_at, created_by, plan)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
             """,
             price.id,
             price.model,
@@ -81,6 +81,7 @@ async def add_price(connection: Connection, price: Price) -> None:
             price.effective_from,
             price.created_at,
             price.created_by,
+            price.plan,
         )
     except asyncpg.UniqueViolationError as error:
         raise Conflict("another price takes effect at that moment", param="effective_from") from error

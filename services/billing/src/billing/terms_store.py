@@ -4,19 +4,32 @@ from typing import Literal, TypeAlias
 
 from common.db import Connection
 
-Table: TypeAlias = Literal["prices", "credits", "budgets"]
+Table: TypeAlias = Literal["plans", "assignments", "prices", "credits", "budgets"]
 _ROWS: dict[Table, str] = {
+    "plans": "select to_jsonb(t)::text from billing.plans t order by id",
+    "assignments": "select to_jsonb(t)::text from billing.assignments t order by id",
     "prices": "select to_jsonb(t)::text from billing.prices t order by created_at, id",
     "credits": "select to_jsonb(t)::text from billing.credits t order by id",
     "budgets": "select to_jsonb(t)::text from billing.budgets t order by tenant_id",
 }
+# what a file from before a column was there means by its absence is named here
 _ADD: dict[Table, str] = {
+    "plans": """
+        insert into billing.plans select * from jsonb_populate_record(null::billing.plans, $1::text::jsonb)
+        on conflict do nothing
+        """,
+    "assignments": """
+        insert into billing.assignments select * from jsonb_populate_record(null::billing.assignments, $1::text::jsonb)
+        on conflict do nothing
+        """,
     "prices": """
-        insert into billing.prices select * from jsonb_populate_record(null::billing.prices, $1::text::jsonb)
+        insert into billing.prices select * from jsonb_populate_record(
+            null::billing.prices, '{"plan": ""}'::jsonb || $1::text::jsonb)
         on conflict do nothing
         """,
     "credits": """
-        insert into billing.credits select * from jsonb_populate_record(null::billing.credits, $1::text::jsonb)
+        insert into billing.credits select * from jsonb_populate_record(
+            null::billing.credits, '{"kind": "paid"}'::jsonb || $1::text::jsonb)
         on conflict do nothing
         """,
     "budgets": """

@@ -59,6 +59,7 @@ class Priced(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     model: str
     region: str
+    plan: str
     input_usd_per_million: str
     cached_input_usd_per_million: str
     output_usd_per_million: str
@@ -82,6 +83,7 @@ def priced(price: Price, book: Book, now: datetime) -> Priced:
         id=price.id,
         model=price.model,
         region=price.region,
+        plan=price.plan,
         # a pico-dollar a token is a micro-dollar a million tokens
         input_usd_per_million=usd(price.input * 1_000_000),
         cached_input_usd_per_million=usd(price.cached_input * 1_000_000),
@@ -89,7 +91,7 @@ def priced(price: Price, book: Book, now: datetime) -> Priced:
         effective_from=price.effective_from,
         created_at=price.created_at,
         created_by=price.created_by,
-        current=book.in_force(price.model, price.region, now) == price,
+        current=book.in_force(price.model, price.region, now, price.plan) == price,
     )
 
 

@@ -54,7 +54,7 @@ class Admission:
             max_model_len=model.max_model_len if model else 0,
             default_output=self._default_output,
         )
-        price = self._prices.in_force(prepared.model, caller.region, now)
+        price = self._prices.in_force(prepared.model, caller.region, now, self._budgets.plan(caller.tenant_id, now))
         hold = None
         if model is not None and self._budgets.limits(caller):
             if price is None:

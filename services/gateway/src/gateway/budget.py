@@ -7,6 +7,7 @@ include it. `keep` brings those sums and the ids that they include to Redis toge
 import asyncio
 import logging
 import time
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -16,6 +17,7 @@ from common.budgets import BUDGETS, RECORDED, Account, Asked, Recorded
 from common.bus import Bus
 from common.errors import Unavailable
 from common.ids import new_id
+from common.plans import DEFAULT, Plan
 from common.rpc import Call, forward
 from gateway.leases import Hold, Leases
 from gateway.live import Caller
@@ -73,6 +75,12 @@ class Budgets:
         """Whether a hard budget applies, so that a request must hold what it may cost."""
         account = self._accounts.get(caller.tenant_id)
         return caller.budget is not None or (account is not None and any(budget.hard for budget in account.budgets))
+
+    def plan(self, tenant_id: UUID, now: datetime) -> Plan:
+        account = self._accounts.get(tenant_id)
+        if account is None:
+            return DEFAULT
+        return next((p.plan for p in reversed(account.later) if p.effective_from <= now), account.plan)
 
     def hold(self, caller: Caller, cost: int) -> Hold | None:
         held = hold(self._accounts.get(caller.tenant_id), caller, cost)

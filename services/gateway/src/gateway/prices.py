@@ -11,6 +11,7 @@ from common.budgets import PRICE_LIST, PRICES, Price, PriceList
 from common.bus import Bus
 from common.errors import Unavailable
 from common.events import UsageRecorded
+from common.plans import DEFAULT, Plan
 
 log = logging.getLogger(__name__)
 
@@ -20,17 +21,22 @@ MOST = 2**53 - 1
 
 class Prices:
     def __init__(self) -> None:
-        self._versions: dict[tuple[str, str], list[Price]] = {}
+        self._versions: dict[tuple[str, str, str], list[Price]] = {}
 
     def replace(self, listed: PriceList) -> None:
-        versions: dict[tuple[str, str], list[Price]] = {}
+        versions: dict[tuple[str, str, str], list[Price]] = {}
         for price in sorted(listed.prices, key=_start):
-            versions.setdefault((price.model, price.region), []).append(price)
+            versions.setdefault((price.model, price.region, price.plan), []).append(price)
         self._versions = versions
 
-    def in_force(self, model: str, region: str, at: datetime) -> Price | None:
-        """What billing will charge a request of this moment by: its region's price, else the one for any region."""
-        return self._latest(model, region, at) or (self._latest(model, "", at) if region else None)
+    def in_force(self, model: str, region: str, at: datetime, plan: Plan = DEFAULT) -> Price | None:
+        """What billing will charge a request of this moment by: its plan's price, else the one for any plan; of these
+        its region's, else the one for any region."""
+        for of_plan in (plan, ""):
+            for of_region in (region, "") if region else ("",):
+                if found := self._latest(model, of_region, of_plan, at):
+                    return found
+        return None
 
     async def follow(self, bus: Bus) -> None:
         while True:
@@ -41,8 +47,8 @@ class Prices:
                 log.warning("prices are not followed: %s", error)
             await asyncio.sleep(1)
 
-    def _latest(self, model: str, region: str, at: datetime) -> Price | None:
-        versions = self._versions.get((model, region), ())
+    def _latest(self, model: str, region: str, plan: str, at: datetime) -> Price | None:
+        versions = self._versions.get((model, region, plan), ())
         begun = bisect_right(versions, at, key=_start)
         return versions[begun - 1] if begun else None
 

@@ -8,6 +8,7 @@ OF_PATH = {
     "tenants": "tenants",
     "api-keys": "keys",
     "prices": "prices",
+    "plans": "prices",
     "usage": "usage",
     "invoices": "usage",
     "reconcile": "usage",

@@ -16,13 +16,14 @@ from gateway.journal import Journal
 
 OWNERS = {
     "prices": "billing",
+    "plans": "billing",
     "usage": "billing",
     "dead-letters": "billing",
     "nodes": "scheduler",
     "scale": "provisioner",
 }
 """The first word after `/admin/` → the service that answers."""
-OWNERS_OF_TENANT = {"credits": "billing", "balance": "billing", "budget": "billing"}
+OWNERS_OF_TENANT = {"credits": "billing", "balance": "billing", "budget": "billing", "plan": "billing"}
 """The first word after `/admin/tenants/{id}/`."""
 METHODS: tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...] = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WORD = re.compile(r"\A[a-z-]{1,32}\Z")
