@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from billing import ledger, plans, prices, store
-from billing.settings import Settings
 from billing.entitlement import HOUR, hour_of
+from billing.settings import Settings
 from common.db import Pool, transaction
 from common.errors import InvalidRequest
 from common.events import UsageRecorded

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.statement import Grant, Line, Statement, Used, boundaries, hourly_from, statement
 from billing.entitlement import HOUR, Assignment, Terms, Version, in_force, timeline
+from billing.statement import Grant, Line, Statement, Used, boundaries, hourly_from, statement
 from common.ids import new_id
 from common.plans import Plan
 

@@ -10,10 +10,10 @@ from msgspec import Meta
 
 from billing import account_store, money
 from billing.account_store import Sheet
+from billing.entitlement import hour_after, in_force
 from billing.queries import moment, tenant_of
 from billing.routes import Admin
 from billing.statement import Grant, Item, Kind, burn_order, month_of
-from billing.entitlement import hour_after, in_force
 from common.budgets import RECORDED, Asked, Recorded
 from common.db import transaction
 from common.ids import new_id

@@ -9,8 +9,8 @@ import asyncpg
 import msgspec
 
 from billing import plan_store, store
-from billing.statement import Grant, Kind, Statement, Used, boundaries, hourly_from, statement
 from billing.entitlement import Terms, timeline
+from billing.statement import Grant, Kind, Statement, Used, boundaries, hourly_from, statement
 from common.db import Connection
 
 

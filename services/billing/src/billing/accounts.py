@@ -9,8 +9,8 @@ from uuid import UUID
 
 from billing import account_store, plan_store, store
 from billing.account_store import Sheet
-from billing.pricing import Price
 from billing.entitlement import hour_of, in_force
+from billing.pricing import Price
 from common.budgets import BUDGETS, PRICE_LIST, PRICES, Account, Budget, PlanFrom, PriceList, Recorded
 from common.budgets import Price as Told
 from common.bus import Bus, encode

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from billing import plan_store, store
 from billing.changes import Change, Entry, by_tenant, hourly
+from billing.entitlement import Assignment, Terms, in_force, timeline
 from billing.partition import partitions_of
 from billing.precedence import rank, strongest
 from billing.pricing import ANY_PLAN, Book, cost
-from billing.entitlement import Assignment, Terms, in_force, timeline
 from common.db import Connection, Pool, transaction
 from common.events import UsageRecorded
 

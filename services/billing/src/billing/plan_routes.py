@@ -8,9 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from billing import money, plan_store, plans, store
+from billing.entitlement import Assignment, Version, in_force, timeline
 from billing.queries import moment, tenant_of
 from billing.routes import Admin
-from billing.entitlement import Assignment, Version, in_force, timeline
 from common.db import transaction
 from common.errors import InvalidRequest, NotFound
 from common.ids import new_id

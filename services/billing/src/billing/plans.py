@@ -4,8 +4,8 @@ from datetime import datetime
 from uuid import UUID
 
 from billing import plan_store, store
-from billing.pricing import Book
 from billing.entitlement import HOUR, Assignment, Version, hour_of
+from billing.pricing import Book
 from common.db import Connection, Pool, transaction
 from common.errors import InvalidRequest
 from common.plans import Plan
