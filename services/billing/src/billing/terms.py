@@ -1,4 +1,4 @@
-"""What a ledger cannot be rebuilt from events without: plans, prices, credits, budgets, saved as JSON lines and loaded."""
+"""What a ledger cannot be rebuilt from events without, saved as lines of JSON: plans, prices, credits, budgets."""
 
 from collections.abc import Iterable
 
