@@ -34,6 +34,7 @@ static void step(int fd) {
     if (c->ids) n += snprintf(b + n, sizeof b - n, ",\"token_ids\":[%d]}]", 1000 + c->total - c->left);
     else n += snprintf(b + n, sizeof b - n, ",\"token_ids\":null}]");
     if (c->cont) n += snprintf(b + n, sizeof b - n, ",\"usage\":{\"prompt_tokens\":17,\"total_tokens\":%d,\"completion_tokens\":%d,\"completion_tokens_details\":null}", 17 + c->total - c->left + 1, c->total - c->left + 1);
+    if (c->ids && c->left == c->total) n += snprintf(b + n, sizeof b - n, ",\"prompt_token_ids\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]");
     n += snprintf(b + n, sizeof b - n, "}\n\n");
     chunk(fd, b, n); c->left--; c->due += delay_us; if (c->left > 0 || delay_us > 0) { if (c->left > 0) return; }
   }

@@ -53,7 +53,7 @@ class Kept(Stream):
 
     def _event(self, event: bytes) -> bytes:
         # nearly every event: text with its ids in the middle of a reply, of which the client sees neither ids nor usage
-        if self._hides and self.prompt_ids is not None and (at := event.rfind(_COMMON)) >= 0:
+        if self._hides and self.events and (at := event.rfind(_COMMON)) >= 0:
             tail = _COMMON_TAIL.match(event, at + len(_COMMON))
             if tail is not None and _TEXT.search(event, 0, at):
                 ids, prompt, completion = tail.groups()
@@ -67,7 +67,7 @@ class Kept(Stream):
         return self._any_event(event)
 
     def _any_event(self, event: bytes) -> bytes:
-        if self.prompt_ids is None and (found := _PROMPT_IDS.search(event)):
+        if not self.events and self.prompt_ids is None and (found := _PROMPT_IDS.search(event)):
             self.prompt_ids = found[1]
             if not self._show_ids:
                 event = event[: found.start()] + b'"prompt_token_ids":null' + event[found.end() :]

@@ -139,7 +139,7 @@ class Stream:
     def feed(self, data: bytes) -> bytes:
         if self._rest:
             data = self._rest + data
-        if data.endswith(b"\n\n") and data.count(b"\n\n") == 1 and b"\r" not in data:
+        if data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
             self._rest = b""
             return self._event(data)
         events, self._rest = split(data)
