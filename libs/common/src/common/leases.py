@@ -6,24 +6,30 @@ the namespace is in braces so that all keys share a Redis Cluster slot. Times ar
 
 | function | arguments after the key | answer |
 |---|---|---|
-| `cl_take` | id, ttl, intent, random < 1, (node, capacity, weight)… | `[node, its live requests]`; `[]`: all are full |
-| `cl_admit` | id, ttl, intent, random, *admission*, (node, capacity, weight)… | `[kind, which, number, …standing]` |
+| `cl_take` | id, ttl, intent, *how*, (node, capacity, weight)… | `[node, its live requests]`; `[]`: all are full |
+| `cl_admit` | id, ttl, intent, *how*, *admission*, (node, capacity, weight)… | `[kind, which, number, …standing]` |
 | `cl_renew` | ttl, then (id, progress)… | ids without a lease |
-| `cl_assert` | id, ttl, intent, node, progress | 1 |
+| `cl_assert` | id, ttl, intent, node, progress[, tokens] | 1 |
 | `cl_return` | id… | how many were held; they have used nothing |
 | `cl_end` | (id, tokens, cost)… | how many were held; they have used this |
 | `cl_reap` | limit, claim | `[[id, intent, progress, node], …]`, expired and now claimed for `claim` ms |
 | `cl_settle` | id… | how many were dropped; a lease renewed since it was reaped stays |
 | `cl_load` | node… | live requests of each |
+| `cl_pending` | node… | tokens that each has pending |
 | `cl_unrecorded` | scope | `[version, [id, …]]` |
 | `cl_record` | scope, version, n, n × (budget, spent), id… | 1; 0 when a later version is known |
 | `cl_held` | scope… | `[[held, spent and not recorded], …]` |
 
 `cl_take` for an id whose lease is live on one of the offered nodes extends it and answers that node again; otherwise
 the lease moves, keeping its progress. After `[]` it stays where it was, being the record of what has been delivered:
-every id that was ever taken is returned in the end. Capacity 0 is no limit. Among equals of (live + 1) / weight the
-random number chooses. A lease that expired frees its slot at once; until a reaper has settled it, `cl_renew` revives
+every id that was ever taken is returned in the end. Capacity 0 is no limit. A lease that expired frees its slot at once; until a reaper has settled it, `cl_renew` revives
 it, even over the node's capacity.
+
+*how* is one argument: `random tokens scale preferred bound bias…`, numbers apart by a space, of which those at the end
+may be missing. A node's load is (live + 1 + (pending + tokens) / scale + its bias) / weight: `tokens` is what the request
+may take to work on, pending is the sum of that of all leases on the node, and scale 0 leaves both out. The first
+`preferred` nodes are tried in their order: one is taken if it has room, and if its load is no more than `bound` (unless
+that is 0) times the average of all offered. Otherwise the least load is; among equals `random` < 1 chooses.
 
 `cl_admit` is `cl_take` for a request that has no lease yet, and decides limits, budgets and slot together: all of them
 are taken, or none. Its *admission* is: tokens (estimated), n, n × (layer, requests a minute, tokens a minute,

@@ -4,8 +4,9 @@
 --
 -- KEYS[1] is `{ns}:leases`; every other key derives from it and shares its hash tag, hence its cluster slot:
 --   {ns}:leases      zset  id -> expiry (ms), or until when a reaper has claimed it
---   {ns}:lease:<id>  hash  intent, node, progress, admission
+--   {ns}:lease:<id>  hash  intent, node, progress, admission, tokens
 --   {ns}:node:<node> zset  id -> expiry (ms); its live members are the node's load
+--   {ns}:pending     hash  node -> the sum of `tokens` of all members of its set
 --   {ns}:live:<layer> zset id -> expiry (ms); its live members are the layer's concurrency
 --   {ns}:rate:<layer> string  what the minute has used, see `rate_of`
 --   {ns}:held:<scope> hash  id -> what a request holds, or has spent and nobody has recorded; and their sums

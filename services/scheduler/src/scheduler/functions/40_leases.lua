@@ -1,8 +1,22 @@
 -- Leases: held, renewed, asserted anew and given back.
 
-local function hold(root, id, node, expiry, admission)
+-- A node's pending tokens change with the members of its set, and never otherwise. `tokens` nil: as the lease tells.
+local function pend(root, id, node, sign, tokens)
+  tokens = tokens or tonumber(redis.call('HGET', lease_key(root, id), 'tokens')) or 0
+  add(root .. 'pending', node, sign * tokens)
+end
+
+local function leave(root, id, node, tokens)
+  if redis.call('ZREM', node_key(root, node), id) == 1 then
+    pend(root, id, node, -1, tokens)
+  end
+end
+
+local function hold(root, id, node, expiry, admission, tokens)
   redis.call('ZADD', root .. 'leases', text(expiry), id)
-  redis.call('ZADD', node_key(root, node), text(expiry), id)
+  if redis.call('ZADD', node_key(root, node), text(expiry), id) == 1 then
+    pend(root, id, node, 1, tokens)
+  end
   for _, layer in ipairs(admission and admission.layers or {}) do
     if layer.concurrency > 0 then
       redis.call('ZADD', concurrency_key(root, layer.key), text(expiry), id)
@@ -13,9 +27,9 @@ end
 -- What the request took is given back; what it used instead stays. `tokens` nil: as its progress tells; `cost` nil: as
 -- much as it held.
 local function release(root, id, tokens, cost)
-  local lease = redis.call('HMGET', lease_key(root, id), 'node', 'progress', 'admission')
+  local lease = redis.call('HMGET', lease_key(root, id), 'node', 'progress', 'admission', 'tokens')
   if lease[1] then
-    redis.call('ZREM', node_key(root, lease[1]), id)
+    leave(root, id, lease[1], tonumber(lease[4]) or 0)
   end
   local admission = admission_of(lease[3])
   if admission then
@@ -59,13 +73,16 @@ local function renew(keys, args)
   return unknown
 end
 
--- id, ttl, intent, node, progress
+-- id, ttl, intent, node, progress[, tokens]: a lease that is known keeps its own
 local function assert_lease(keys, args)
   local root, id, node = root_of(keys[1]), args[1], args[4]
   local lease = lease_key(root, id)
   local held, packed = unpack(redis.call('HMGET', lease, 'node', 'admission'))
   if held and held ~= node then
-    redis.call('ZREM', node_key(root, held), id)
+    leave(root, id, held)
+  end
+  if not held then
+    redis.call('HSET', lease, 'tokens', args[6] or '0')
   end
   hold(root, id, node, milliseconds() + tonumber(args[2]), admission_of(packed))
   redis.call('HSET', lease, 'intent', args[3], 'node', node, 'progress', args[5])
@@ -99,9 +116,19 @@ local function load(keys, args)
   return counts
 end
 
+-- node...
+local function pending(keys, args)
+  local sums = #args > 0 and redis.call('HMGET', root_of(keys[1]) .. 'pending', unpack(args)) or {}
+  for at = 1, #args do
+    sums[at] = tonumber(sums[at]) or 0
+  end
+  return sums
+end
+
 redis.register_function('cl_renew', renew)
 redis.register_function('cl_assert', assert_lease)
 -- what frees memory must work on a server that is full
 redis.register_function { function_name = 'cl_return', callback = give_back, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'cl_end', callback = finish, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'cl_load', callback = load, flags = { 'no-writes' } }
+redis.register_function { function_name = 'cl_pending', callback = pending, flags = { 'no-writes' } }

@@ -71,23 +71,23 @@ local function charge(root, id, ask, rates)
   end
 end
 
--- id, ttl, intent, random, what it asks, (node, capacity, weight)...
+-- id, ttl, intent, how, what it asks, (node, capacity, weight)...
 local function admit(keys, args)
   local root, now = root_of(keys[1]), milliseconds()
-  local id, ttl, random = args[1], tonumber(args[2]), tonumber(args[4])
+  local id, ttl, how = args[1], tonumber(args[2]), args[4]
   local ask, at = asked(args, 5)
   if (#args - at + 1) % 3 ~= 0 then
     return redis.error_reply('ERR cl_admit wants node, capacity and weight of each at the end')
   end
   if redis.call('EXISTS', lease_key(root, id)) == 1 then
-    local node, others = place(root, id, ttl, args[3], random, args, at, now, nil)
+    local node, others = place(root, id, ttl, args[3], how, args, at, now, nil)
     return node and { 'ok', node, others, -1, 0, 0, -1, 0, 0 } or { 'full', '', 0, -1, 0, 0, -1, 0, 0 }
   end
   local rates, refusal = judge(root, ask, now)
   if refusal then
     return refusal
   end
-  local node, others = place(root, id, ttl, args[3], random, args, at, now, ask.admission)
+  local node, others = place(root, id, ttl, args[3], how, args, at, now, ask.admission)
   if not node then
     return { 'full', '', 0, unpack(standing(ask.layers, rates)) }
   end

@@ -7,7 +7,7 @@ local function reap(keys, args)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', keys[1], '-inf', text(now), 'LIMIT', 0, tonumber(args[1]))) do
     local lease = redis.call('HMGET', lease_key(root, id), 'intent', 'progress', 'node')
     if lease[3] then
-      redis.call('ZREM', node_key(root, lease[3]), id)
+      leave(root, id, lease[3])
       redis.call('ZADD', keys[1], claimed, id)
       found[#found + 1] = { id, lease[1] or '', lease[2] or '', lease[3] }
     else
