@@ -22,14 +22,14 @@ the namespace is in braces so that all keys share a Redis Cluster slot. Times ar
 
 `cl_take` for an id whose lease is live on one of the offered nodes extends it and answers that node again; otherwise
 the lease moves, keeping its progress. After `[]` it stays where it was, being the record of what has been delivered:
-every id that was ever taken is returned in the end. Capacity 0 is no limit. A lease that expired frees its slot at once; until a reaper has settled it, `cl_renew` revives
-it, even over the node's capacity.
+every id that was ever taken is returned in the end. Capacity 0 is no limit. A lease that expired frees its slot at
+once; until a reaper has settled it, `cl_renew` revives it, even over the node's capacity.
 
-*how* is one argument: `random tokens scale preferred bound bias…`, numbers apart by a space, of which those at the end
-may be missing. A node's load is (live + 1 + (pending + tokens) / scale + its bias) / weight: `tokens` is what the request
-may take to work on, pending is the sum of that of all leases on the node, and scale 0 leaves both out. The first
-`preferred` nodes are tried in their order: one is taken if it has room, and if its load is no more than `bound` (unless
-that is 0) times the average of all offered. Otherwise the least load is; among equals `random` < 1 chooses.
+*how* is one argument: `random tokens scale preferred bound bias…`, numbers apart by a space, of which those at the
+end may be missing. A node's load is (live + 1 + (pending + tokens) / scale + its bias) / weight: `tokens` is what the
+request may take to work on, pending is the sum of that of all leases on the node, and scale 0 leaves both out. The
+first `preferred` nodes are tried in their order: one is taken if it has room, and if its load is no more than `bound`
+(unless that is 0) times the average of all offered. Otherwise the least load is; among equals `random` < 1 chooses.
 
 `cl_admit` is `cl_take` for a request that has no lease yet, and decides limits, budgets and slot together: all of them
 are taken, or none. Its *admission* is: tokens (estimated), n, n × (layer, requests a minute, tokens a minute,
