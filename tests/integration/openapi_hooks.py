@@ -1,4 +1,4 @@
-"""For schemathesis: of the bodies that it makes up, the good ones ask for a model that is served, briefly."""
+"""For schemathesis: what it makes up asks for a model that is served, briefly, and for a tenant that there is."""
 
 import os
 from typing import Any
@@ -14,3 +14,10 @@ def map_body(context: Any, body: Any) -> Any:
         return body
     brief = {name: min(body[name], 20) for name in LIMITS if isinstance(body.get(name), int)}
     return {**body, **brief, "model": os.environ["SERVED_MODEL"]}
+
+
+@schemathesis.hook
+def map_path_parameters(context: Any, path_parameters: Any) -> Any:
+    if isinstance(path_parameters, dict) and "tenant_id" in path_parameters:
+        return {**path_parameters, "tenant_id": os.environ["TENANT"]}
+    return path_parameters

@@ -10,34 +10,58 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+import pytest_asyncio
+from integration.issuer import Issuer
 from integration.shop import Shop
 
 import simulator
+from stack.fixtures import MakeStack
 from stack.stack import Stack
 
 HERE = Path(__file__).parent
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-SECONDS = 25
+SECONDS = 20
+OWNER = "owner@fuzz.example"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def issuer() -> AsyncIterator[Issuer]:
+    async with Issuer.open() as issuer:
+        yield issuer
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(make_stack_of_module: MakeStack, issuer: Issuer) -> Stack:
+    return await make_stack_of_module(simulators=0, service_env={"OIDC_ISSUERS": issuer.url})
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def shop(stack: Stack) -> AsyncIterator[Shop]:
     config = simulator.Config(models=(), token_ms=0, prefill_ms=0, everything=True)
     async with Shop.open(stack, config) as shop:
         yield shop
 
 
-@pytest.mark.parametrize("part", ["v1", "admin"])
-async def test_fuzzed_requests_get_documented_answers(shop: Shop, part: str, tmp_path: Path) -> None:
-    key = shop.key if part == "v1" else shop.stack.admin_token
+@pytest.mark.parametrize("part", ["v1", "admin", "account"])
+async def test_fuzzed_requests_get_documented_answers(shop: Shop, issuer: Issuer, part: str, tmp_path: Path) -> None:
+    await shop.admin("POST", f"/admin/tenants/{shop.tenant_id}/members", {"email": OWNER, "role": "owner"})
+    keys = {"v1": shop.key, "admin": shop.stack.admin_token, "account": issuer.token(OWNER)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{shop.url}/openapi.json"),
-        *("--header", f"Authorization: Bearer {key}", "--include-path-regex", f"^/{part}"),
+        *("--header", f"Authorization: Bearer {keys[part]}", "--include-path-regex", f"^/{part}"),
         *("--checks", CHECKS, "--max-examples", "15", "--seed", "1", "--no-color"),
         *("--workers", "1"),  # with more, CPython 3.11's parser trips over itself in hypothesis
         *("--phases", "examples,coverage,fuzzing", "--max-time", str(SECONDS), "--request-timeout", "10"),
         cwd=tmp_path,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": "openapi_hooks", "PYTHONPATH": str(HERE), "SERVED_MODEL": shop.model},
+        env={
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": "openapi_hooks",
+            "PYTHONPATH": str(HERE),
+            "SERVED_MODEL": shop.model,
+            "TENANT": shop.tenant_id,
+        },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
