@@ -88,6 +88,7 @@ class Books(msgspec.Struct, frozen=True):
     usage: list[tuple[Any, ...]]
     hourly: list[tuple[Any, ...]]
     outbox: list[tuple[Any, ...]]
+    monthly: list[tuple[Any, ...]]
 
     @property
     def cost(self) -> int:
@@ -106,8 +107,11 @@ async def _read_books(pool: Pool) -> Books:
             group by 1, 2 having sum(requests) <> 0 or sum(cost_picousd) <> 0 order by 1, 2
             """
         )
+        monthly = await connection.fetch(
+            "select * from billing.usage_monthly where requests <> 0 or cost_picousd <> 0 order by 1,2,3,4,5"
+        )
     usage = [(*msgspec.structs.astuple(line.event), line.price_id, line.cost) for line in lines]
-    return Books(usage, [tuple(row) for row in hourly], [tuple(row) for row in outbox])
+    return Books(usage, [tuple(row) for row in hourly], [tuple(row) for row in outbox], [tuple(row) for row in monthly])
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Any order, duplication and batching of the same records gives the same ledger, rollup and outbox, and the same
-records wait for a price, whenever it is put."""
+"""Any order, duplication and batching of the same records gives the same ledger, sums, outbox and invoices, and the
+same records wait for a price, whenever it is put."""
 
 import asyncio
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing import ledger, prices
+from billing import invoices, ledger, prices
+from billing.invoicing import Invoice
 from billing.precedence import strongest
 from common import db
 from common.db import Pool
@@ -22,6 +24,7 @@ from common.ids import first_id
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
+LATER = NOW + timedelta(days=1)
 
 
 @st.composite
@@ -58,7 +61,7 @@ def loop(postgres_dsn: str) -> Iterator[asyncio.Runner]:
 
 
 async def _clear(pool: Pool) -> None:
-    await pool.execute("truncate billing.usage, billing.usage_hourly, billing.outbox")
+    await pool.execute("truncate billing.usage, billing.usage_hourly, billing.usage_monthly, billing.outbox")
     # prices are append-only, even for their owner, unless triggers are off
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("set local session_replication_role = replica")
@@ -73,6 +76,10 @@ async def _charge(pool: Pool, batch: list[UsageRecorded]) -> list[UsageRecorded]
         await ledger.record(pool, [event for index, event in enumerate(batch) if index not in unpriced.reasons])
         return [batch[index] for index in unpriced.reasons]
     return []
+
+
+async def _invoices(pool: Pool) -> list[Invoice]:
+    return [one for tenant in (1, 2) for one in await invoices.of_tenant(pool, UUID(int=tenant), LATER, 9, NOW)]
 
 
 async def _sell(pool: Pool, offers: dict[str, int]) -> None:
@@ -107,17 +114,18 @@ def test_every_order_and_batching_gives_the_same_books(
             early = await read_books(pool)
             await _sell(pool, {"late": 11})
             assert await _charge(pool, waiting) == []
-            return early, set(map(msgspec.json.encode, waiting)), await read_books(pool)
+            return early, set(map(msgspec.json.encode, waiting)), await read_books(pool), await _invoices(pool)
 
         once = loop.run(books([events]))
         again = events + chance.choices(events, k=chance.randint(0, 6))
         chance.shuffle(again)
         batches = [again[start : start + size] for start in range(0, len(again), size)]
         assert loop.run(books(batches)) == once
-        held, (early, _, once) = strongest(events), once
+        held, (early, _, once, billed) = strongest(events), once
         assert {row[0] for row in early.usage} == {event.id for event in events if event.model != "late"}
         assert {row[0] for row in once.usage} == set(held)
         assert sum(row[-1] for row in once.hourly) == sum(row[-1] for row in once.outbox) == once.cost
+        assert sum(row[-1] for row in once.monthly) == sum(Decimal(i.usage_usd) for i in billed) * 10**12 == once.cost
         assert sum(row[-5] for row in once.hourly) == sum(row[-2] for row in once.outbox) == len(held)
 
     try:

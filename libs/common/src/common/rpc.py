@@ -53,9 +53,21 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             raise invalid(error) from error
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True):
+    """What a handler returns for an answer that is not JSON."""
+
+    media_type: str
+    text: str
+    file_name: str | None = None
+    """Under which a browser keeps it; None shows it."""
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     body: msgspec.Raw
+    """JSON; of another media type its text as a JSON string."""
+    media_type: str = "application/json"
+    file_name: str | None = None
 
 
 Handler = Callable[..., Awaitable[object]]
@@ -86,6 +98,9 @@ class Router(Generic[T]):
         except Exception:  # a bug must not leave the caller waiting
             log.exception("%s %s failed, request %s", call.method, call.path, call.request_id)
             return _refusal(ApiError("internal error"))
+        if isinstance(answer, Document):
+            text = msgspec.Raw(msgspec.json.encode(answer.text))
+            return Reply(status, text, answer.media_type, answer.file_name)
         return Reply(status, msgspec.Raw(msgspec.json.encode(answer)))
 
     def _find(self, call: Call) -> tuple[Handler, dict[str, str], int]:

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
-from billing import account_routes, consumers, plan_routes
+from billing import account_routes, consumers, invoice_routes, plan_routes
 from billing.accounts import Accounts
 from billing.routes import Admin, router
 from billing.settings import Settings
@@ -29,6 +29,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             tasks.create_task(consumers.usage(nats, pool, accounts.touch).run(stopping))
             account_routes.add(router)
             plan_routes.add(router)
+            invoice_routes.add(router)
             await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts))
             upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
             await stopping.wait()

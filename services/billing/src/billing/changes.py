@@ -29,6 +29,8 @@ class Change(msgspec.Struct, frozen=True):
 
 Key: TypeAlias = tuple[datetime, UUID, UUID, UUID, str, str]
 """Hour in which the request began, tenant, environment, key, model, region."""
+MonthKey: TypeAlias = tuple[UUID, datetime, str, str, UUID]
+"""Tenant, month in which the request began, model, region, price."""
 Number: TypeAlias = tuple[datetime, int, int, int, str, str]
 """A Key with its ids as numbers, which compare and hash many times faster."""
 Sum: TypeAlias = tuple[UsageRecorded, list[int]]
@@ -81,6 +83,29 @@ def _add(found: dict[Number, Sum], entry: Entry, sign: int) -> None:
     sums[4] += sign * entry.cost
 
 
+def monthly(changes: Iterable[Change]) -> dict[MonthKey, Sums]:
+    """Differences by key, in order of key; those that cancel out are left out."""
+    found: dict[tuple[int, datetime, str, str, int], tuple[Entry, list[int]]] = {}
+    for change in changes:
+        for entry, sign in ((change.new, 1), (change.old, -1)):
+            if entry is None:
+                continue
+            event = entry.event
+            number = (event.tenant_id.int, _month_of(event), event.model, event.region, entry.price_id.int)
+            _, sums = found.setdefault(number, (entry, [0, 0, 0, 0, 0]))
+            sums[0] += sign
+            sums[1] += sign * event.input_tokens
+            sums[2] += sign * event.cached_tokens
+            sums[3] += sign * event.output_tokens
+            sums[4] += sign * entry.cost
+    in_order = ((found[number][0], found[number][1]) for number in sorted(found))
+    return {
+        (e.event.tenant_id, _month_of(e.event), e.event.model, e.event.region, e.price_id): Sums(*sums)
+        for e, sums in in_order
+        if any(sums)
+    }
+
+
 def by_tenant(differences: dict[Key, Sums]) -> dict[tuple[UUID, datetime], tuple[int, int]]:
     """Pico-dollars and requests of each tenant and hour; those that cancel out are left out."""
     found: dict[tuple[UUID, datetime], tuple[int, int]] = {}
@@ -101,3 +126,7 @@ def _key_of(event: UsageRecorded) -> Key:
 
 def _hour_of(event: UsageRecorded) -> datetime:
     return event.started_at.replace(minute=0, second=0, microsecond=0)
+
+
+def _month_of(event: UsageRecorded) -> datetime:
+    return event.started_at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

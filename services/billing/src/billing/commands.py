@@ -12,8 +12,8 @@ from uuid import UUID
 import msgspec
 import uvloop
 
-from billing import replay, terms
-from billing.queries import moment
+from billing import invoice_pages, invoices, replay, terms
+from billing.queries import moment, month
 from billing.settings import CommandSettings
 from common import bus, db, settings, telemetry
 from common.backlog import backlog
@@ -51,12 +51,24 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("load-terms", help="add those that are not there")
     one.add_argument("file", type=Path)
     one.set_defaults(run=_load_terms)
+    one = commands.add_parser("invoice", help="print a tenant's invoice of a month")
+    one.add_argument("tenant", type=UUID)
+    one.add_argument("month", type=_month, help="like 2026-11, in UTC")
+    one.add_argument("--format", choices=("json", "html", "csv"), default="json")
+    one.set_defaults(run=_invoice)
     return parser
 
 
 def _moment(text: str) -> datetime:
     try:
         return moment(text, "since")
+    except ApiError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _month(text: str) -> datetime:
+    try:
+        return month(text, "month")
     except ApiError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -116,4 +128,12 @@ async def _load_terms(asked: argparse.Namespace, where: CommandSettings) -> int:
     async with AsyncExitStack() as stack:
         added = await terms.load(await _pool(stack, where), asked.file.read_bytes().splitlines())
     sys.stdout.write(f"added {added}\n")
+    return 0
+
+
+async def _invoice(asked: argparse.Namespace, where: CommandSettings) -> int:
+    async with AsyncExitStack() as stack:
+        pool = await _pool(stack, where)
+        invoice = await invoices.of_month(pool, asked.tenant, asked.month, datetime.now(UTC))
+    sys.stdout.write(invoice_pages.written(invoice, asked.format))
     return 0

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from billing import plan_store, store
-from billing.changes import Change, Entry, by_tenant, hourly
+from billing import invoice_store, plan_store, store
+from billing.changes import Change, Entry, by_tenant, hourly, monthly
 from billing.entitlement import Assignment, Terms, in_force, timeline
 from billing.partition import partitions_of
 from billing.precedence import rank, strongest
@@ -35,6 +35,8 @@ async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
             await store.add_to_rollup(connection, differences)
         if owed := by_tenant(differences):
             await store.add_to_outbox(connection, owed)
+        if months := monthly(changes):
+            await invoice_store.add_to_months(connection, months)  # last: many transactions meet at the same rows
     return len(changes)
 
 

@@ -1,11 +1,14 @@
 """The text of a query to what was asked for. Pure."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import cast, get_args
 from uuid import UUID
 
 from billing.views import By
 from common.errors import InvalidRequest, NotFound
+
+_MONTH = re.compile(r"\A(20\d\d)-(0[1-9]|1[0-2])\Z", re.ASCII)
 
 
 def moment(text: str, param: str) -> datetime:
@@ -24,6 +27,13 @@ def tenant_of(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise NotFound(f"no tenant {text}", param="id") from None
+
+
+def month(text: str, param: str) -> datetime:
+    """The first moment of `2026-11`, in UTC. Raises InvalidRequest naming `param`."""
+    if not (found := _MONTH.match(text)):
+        raise InvalidRequest(f"{param} is not a month like 2026-11", param=param)
+    return datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC)
 
 
 def hours(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:

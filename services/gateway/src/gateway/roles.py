@@ -7,6 +7,7 @@
 | create, change, rotate, revoke API keys | x | x | x | | |
 | read usage | x | x | x | x | x |
 | change members (those who are owners: owners only), environments | x | x | | | |
+| read invoices | x | x | | x | |
 | read the audit log (it has people's addresses) | x | x | | | |
 """
 
@@ -24,6 +25,7 @@ Permission: TypeAlias = Literal[
     "keys:read",
     "keys:write",
     "usage:read",
+    "billing:read",
     "audit:read",
 ]
 _EVERYBODY: frozenset[Permission] = frozenset({"tenant:read", "environments:read", "members:read", "usage:read"})
@@ -32,13 +34,14 @@ _ALL: frozenset[Permission] = _EVERYBODY | {
     "members:write",
     "keys:read",
     "keys:write",
+    "billing:read",
     "audit:read",
 }
 GRANTS: dict[Role, frozenset[Permission]] = {
     "owner": _ALL,
     "admin": _ALL,
     "developer": _EVERYBODY | {"keys:read", "keys:write"},
-    "billing": _EVERYBODY,
+    "billing": _EVERYBODY | {"billing:read"},
     "viewer": _EVERYBODY | {"keys:read"},
 }
 

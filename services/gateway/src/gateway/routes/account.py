@@ -131,7 +131,11 @@ def of_usage(bus: Bus) -> list[HTTPRouteHandler]:
     async def my_records(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
         return await usage_of(request, author, tenant_id, "/admin/usage/records")
 
-    return [my_usage, my_records]
+    @get(f"{TENANT}/invoices", permission="billing:read")
+    async def my_invoices(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await usage_of(request, author, tenant_id, "/admin/invoices")
+
+    return [my_usage, my_records, my_invoices]
 
 
 def of_audit(journal: Journal) -> list[HTTPRouteHandler]:

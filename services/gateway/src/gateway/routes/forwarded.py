@@ -19,12 +19,18 @@ OWNERS = {
     "plans": "billing",
     "usage": "billing",
     "dead-letters": "billing",
+    "invoices": "billing",
     "nodes": "scheduler",
     "scale": "provisioner",
 }
 """The first word after `/admin/` → the service that answers."""
 OWNERS_OF_TENANT = {"credits": "billing", "balance": "billing", "budget": "billing", "plan": "billing"}
 """The first word after `/admin/tenants/{id}/`."""
+SANDBOX = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "x-content-type-options": "nosniff",
+}
+"""A page of another service loads nothing and runs nothing."""
 METHODS: tuple[Literal["GET", "POST", "PUT", "PATCH", "DELETE"], ...] = ("GET", "POST", "PUT", "PATCH", "DELETE")
 WORD = re.compile(r"\A[a-z-]{1,32}\Z")
 
@@ -84,7 +90,13 @@ def handlers(bus: Bus, journal: Journal) -> list[HTTPRouteHandler]:
 
 
 def passed(reply: Reply) -> Response[bytes]:
-    return Response(bytes(reply.body), status_code=reply.status, media_type="application/json")
+    if reply.media_type == "application/json":
+        return Response(bytes(reply.body), status_code=reply.status, media_type=reply.media_type)
+    headers = dict(SANDBOX)
+    if reply.file_name:
+        headers["content-disposition"] = f'attachment; filename="{reply.file_name}"'
+    text = msgspec.json.decode(reply.body, type=str)
+    return Response(text.encode(), status_code=reply.status, media_type=reply.media_type, headers=headers)
 
 
 def template(path: str) -> str:
