@@ -10,12 +10,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from billing import invoice_pages, invoices, ledger
+from billing import account_store, invoice_pages, invoices, ledger
 from billing.changes import Sums
 from billing.invoicing import Adjustment, Invoice, Part, invoice, status
 from billing.money import usd
 from billing.pricing import Price
-from common.db import Pool
+from common.db import Pool, transaction
 from common.events import UsageRecorded
 
 Record = Callable[..., UsageRecorded]
@@ -139,6 +139,23 @@ async def test_an_invoice_sums_to_the_ledger(pool: Pool, put_price: Any, record:
 
     await pool.execute("delete from billing.usage_monthly where model = 'dear'")
     assert await invoices.of_month(pool, TENANT, month, now) == found, "what another version left out is summed again"
+
+
+async def test_plans_and_credits_reduce_what_is_due(pool: Pool, put_price: Any, record: Record) -> None:
+    await put_price()
+    now = datetime.now(UTC)
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    async with transaction(pool) as connection:
+        await account_store.add_credit(
+            connection, id=UUID(int=1), tenant_id=TENANT, amount=10**6, reason="=welcome", expires_at=None, by="test"
+        )
+    await ledger.record(pool, [record(started_at=now, output_tokens=10_000_000)])
+    found = await invoices.of_month(pool, TENANT, month, now + timedelta(seconds=1))
+    assert [(one.description, one.amount_usd) for one in found.adjustments] == [
+        ("Prepaid credit: =welcome", "-0.000001")
+    ]
+    assert (found.usage_usd, found.due_usd) == ("4.00000125", "4.00")
+    assert "Prepaid credit: =welcome" in invoice_pages.html(found)
 
 
 @pytest.mark.usefixtures("service")

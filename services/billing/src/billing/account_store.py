@@ -176,6 +176,44 @@ async def sheet(connection: Connection, tenant_id: UUID, ids: Sequence[UUID]) ->
     )
 
 
+async def owed(
+    connection: Connection, tenant_id: UUID, month: datetime, until: datetime
+) -> tuple[Statement, list[Grant]]:
+    """The statement with all of a month's lines, and the credits that its lines name; `until` is in the month, or its
+    last moment."""
+    of_plan, credits = await terms(connection, tenant_id), await grants(connection, tenant_id)
+    marks = boundaries(of_plan, credits, min([month, *(grant.first for grant in credits)]), until)
+    rows = await connection.fetch(
+        """
+        select at, sum(requests) as requests, sum(input_tokens) as input_tokens,
+            sum(cached_tokens) as cached_tokens, sum(output_tokens) as output_tokens, sum(cost_picousd) as cost
+        from (
+            select *, case
+                when hour >= $3 then hour else ($2::timestamptz[])[width_bucket(hour, $2::timestamptz[])]
+            end as at
+            from billing.usage_hourly where tenant_id = $1 and hour >= ($2::timestamptz[])[1] and hour <= $4
+        ) as found
+        group by at
+        """,
+        tenant_id,
+        marks,
+        hourly_from(of_plan),
+        until,
+    )
+    used = [
+        Used(
+            hour=row["at"],
+            requests=int(row["requests"]),
+            input_tokens=int(row["input_tokens"]),
+            cached_tokens=int(row["cached_tokens"]),
+            output_tokens=int(row["output_tokens"]),
+            cost=int(row["cost"]),
+        )
+        for row in rows
+    ]
+    return statement(used, of_plan, credits, until), credits
+
+
 async def spenders(connection: Connection) -> list[UUID]:
     """Tenants with a budget, a credit, a plan, or usage this month."""
     rows = await connection.fetch(

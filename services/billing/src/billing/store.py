@@ -29,6 +29,11 @@ async def own_prices(connection: Connection) -> None:
     await connection.execute("select pg_advisory_xact_lock(hashtextextended('billing.prices', 0))")
 
 
+async def one_snapshot(connection: Connection) -> None:
+    """As its first statement: all that the transaction reads is of one moment, and it writes nothing."""
+    await connection.execute("set transaction isolation level repeatable read, read only")
+
+
 async def now(connection: Connection) -> datetime:
     """The database's clock, by which prices take effect."""
     at = await connection.fetchval("select clock_timestamp()")
