@@ -244,7 +244,7 @@ class Gateway:
         drafts = [a_draft() for _ in range(count)]
         progress = msgspec.json.encode(leases.Progress(17, 5, 40))
         for draft in drafts:
-            await self.call("cl_take", str(draft.id), 60_000, msgspec.json.encode(draft), 0.5, node, 0, 1)
+            await self.call("cl_take", str(draft.id), 60_000, msgspec.json.encode(draft), 0.5, "", node, 0, 1)
         await self.call("cl_renew", ttl, *(value for draft in drafts for value in (str(draft.id), progress)))
         return drafts
 

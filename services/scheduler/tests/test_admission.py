@@ -44,7 +44,7 @@ class Call:
         limits = [part for name in chain for part in (name, *layers[name])]
         key, amount, budgets = hold
         money = (SCOPE if budgets else "", key, amount, 1, len(budgets), *[p for b in budgets for p in b])
-        return self("cl_admit", id, ttl, "{}", 0.5, tokens, len(chain), *limits, *money, *nodes)
+        return self("cl_admit", id, ttl, "{}", 0.5, "", tokens, len(chain), *limits, *money, *nodes)
 
     def contents(self) -> dict[str, bytes]:
         keys = list(self.redis.scan_iter(match=f"{{{self.namespace}}}:*", count=1000))
@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
     def move(self, data: st.DataObject) -> None:
         id = self.some(data)
         if id in self.leases:
-            self.call("cl_take", id, LONG, "{}", 0.5, "b", 0, 1)
+            self.call("cl_take", id, LONG, "{}", 0.5, "", "b", 0, 1)
             self.leases[id].node, self.leases[id].state = "b", "live"
 
     @rule(data=st.data(), tokens=st.sampled_from([0, 30, 120]))

@@ -34,7 +34,7 @@ class Functions:
 
     def take(self, id: str, offer: dict[str, tuple[int, float]], how: object = 0.5, ttl: int = LONG) -> Any:
         nodes = [value for node, (capacity, weight) in offer.items() for value in (node, capacity, weight)]
-        return self("cl_take", id, ttl, "{}", how, *nodes)
+        return self("cl_take", id, ttl, "{}", how, "", *nodes)
 
     def load(self, *nodes: str) -> list[int]:
         return list(self("cl_load", *nodes))
@@ -278,4 +278,4 @@ def test_many_leases_are_returned_in_one_call(call: Functions) -> None:
 
 def test_a_wrong_number_of_arguments_is_refused(call: Functions) -> None:
     with pytest.raises(redis.ResponseError, match="cl_take wants"):
-        call("cl_take", "x", LONG, "{}", 0.5, "a", 1)
+        call("cl_take", "x", LONG, "{}", 0.5, "", "a", 1)

@@ -101,7 +101,7 @@ async def test_a_late_true_record_is_not_taken_for_a_duplicate(
 async def test_an_unreadable_intent_is_parked(
     client: Bus, leases: Leases, gateway: Any, stored: Any, eventually: Any
 ) -> None:
-    await gateway.call("cl_take", "x", 0, b'{"what": 1}', 0.5, "node-1", 0, 1)
+    await gateway.call("cl_take", "x", 0, b'{"what": 1}', 0.5, "", "node-1", 0, 1)
     drafts = await gateway.die_with(1)
     async with reaping(client, leases):
         await eventually(lambda: _none(gateway))

@@ -6,8 +6,8 @@ the namespace is in braces so that all keys share a Redis Cluster slot. Times ar
 
 | function | arguments after the key | answer |
 |---|---|---|
-| `cl_take` | id, ttl, intent, *how*, (node, capacity, weight)… | `[node, its live requests]`; `[]`: all are full |
-| `cl_admit` | id, ttl, intent, *how*, *admission*, (node, capacity, weight)… | `[kind, which, number, …standing]` |
+| `cl_take` | id, ttl, intent, *how*, line, (node, capacity, weight)… | `[node, its live requests]`; `[]`: full |
+| `cl_admit` | id, ttl, intent, *how*, line, *admission*, (node, capacity, weight)… | `[kind, which, number, …]` |
 | `cl_renew` | ttl, then (id, progress)… | ids without a lease |
 | `cl_assert` | id, ttl, intent, node, progress[, tokens] | 1 |
 | `cl_return` | id… | how many were held; they have used nothing |
@@ -19,6 +19,11 @@ the namespace is in braces so that all keys share a Redis Cluster slot. Times ar
 | `cl_unrecorded` | scope | `[version, [id, …]]` |
 | `cl_record` | scope, version, n, n × (budget, spent), id… | 1; 0 when a later version is known |
 | `cl_held` | scope… | `[[held, spent and not recorded], …]` |
+| `cl_wait` | id, ttl, intent, *how*, *waiter*, *admission*, (node, capacity, weight)… | as `cl_admit` |
+| `cl_offer` | line, (node, capacity, weight)… | how many got a slot; at 100 there may be more to get |
+| `cl_waiting` | ttl, id… | (id, node) of those who have got a slot, (id, "") of those who are not known |
+| `cl_leave` | id… | how many; they have used nothing, and have no slot any more |
+| `cl_queue` | | `[[line, waiting, ms that the first has waited, ms between slots, [flow, waiting, …]], …]` |
 
 `cl_take` for an id whose lease is live on one of the offered nodes extends it and answers that node again; otherwise
 the lease moves, keeping its progress. After `[]` it stays where it was, being the record of what has been delivered:
@@ -44,6 +49,21 @@ concurrency; 0 is no limit), scope, API key, amount, version, n, n × (budget, s
 then the same of tokens; limit -1 is none. A minute's allowance is a bucket that drains evenly: at once it takes the
 whole allowance, in t minutes 1 + t of it. A running request's estimate stays reserved until its lease ends; then what
 it used takes its place, over the limit if need be. A layer's concurrency is its live leases.
+
+Where there is no room a request may wait, in a line (a model's name) and in it in a flow (its tenant and class).
+`cl_take` and `cl_admit` find a line full in which somebody waits already; "" asks past the line. The *waiter* of
+`cl_wait` is: line, flow, weight, ms that it has waited already, ms until its deadline, the most that may wait in the
+line, the most of a flow, channel. Limits and budgets refuse it at once, as `cl_admit` does, and are charged while it
+waits. `kind` of the answer may also be
+
+- `wait`: `number` is ms until its turn, as slots have come lately; 0 is unknown;
+- `crowded`: too many wait, or too many of its flow for the room that is left; `number` as above;
+- `late`: its turn would come long after its deadline; `number` as above.
+
+A slot that is given back, or is on offer in `cl_offer`, becomes the lease of whose turn it is in the same step, and its
+id is pushed to the list `<namespace>:granted:<channel>`. Until `cl_waiting` has told it, the lease is no record: if it
+expires, nothing is settled. Waiters vanish when `cl_waiting` has not named them for their ttl. Turns go by weighted
+deficit round robin over flows, in tokens, whatever the flow's class: a class is a weight.
 
 Money is whole micro-dollars; amounts are rounded up and limits down. A request's `amount` is held in its scope (the
 tenant) until its lease ends: then its cost takes the place of the hold (when a reaper ends it, the hold's full
@@ -80,3 +100,7 @@ class Layer(msgspec.Struct, frozen=True):
 
 def leases_key(namespace: str) -> str:
     return f"{{{namespace}}}:leases"
+
+
+def granted_key(namespace: str, channel: str) -> str:
+    return f"{{{namespace}}}:granted:{channel}"

@@ -78,7 +78,7 @@ class Leases:
     ) -> tuple[str, int] | None:
         """A slot on one of `nodes` (id, capacity, weight) → (node, its live requests); None when all are full."""
         offered = [part for node in nodes for part in node]
-        answer = await self._call(self._redis, self._budget, "cl_take", id, ttl_ms, intent, random, *offered)
+        answer = await self._call(self._redis, self._budget, "cl_take", id, ttl_ms, intent, random, "", *offered)
         return (_text(answer[0]), int(answer[1])) if isinstance(answer, list) and answer else None
 
     async def admit(
@@ -92,7 +92,7 @@ class Leases:
         offered = [part for node in nodes for part in node]
         answer = await self._call(
             *(self._redis, LIMITED, "cl_admit"),
-            *(id, ttl_ms, intent, random, ask.tokens, len(ask.layers), *layers, *money, *offered),
+            *(id, ttl_ms, intent, random, "", ask.tokens, len(ask.layers), *layers, *money, *offered),
         )
         assert isinstance(answer, list)
         kind, which, number, *standing = answer

@@ -1,5 +1,8 @@
 -- Leases: held, renewed, asserted anew and given back.
 
+-- What becomes of a slot that was given back, see Queue
+local freed
+
 -- A node's pending tokens change with the members of its set, and never otherwise. `tokens` nil: as the lease tells.
 local function pend(root, id, node, sign, tokens)
   tokens = tokens or tonumber(redis.call('HGET', lease_key(root, id), 'tokens')) or 0
@@ -54,7 +57,11 @@ local function release(root, id, tokens, cost)
     end
   end
   redis.call('DEL', lease_key(root, id))
-  return redis.call('ZREM', root .. 'leases', id)
+  local known = redis.call('ZREM', root .. 'leases', id)
+  if lease[1] then
+    freed(root, lease[1])
+  end
+  return known
 end
 
 -- ttl, (id, progress)...

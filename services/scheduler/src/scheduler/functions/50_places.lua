@@ -92,13 +92,16 @@ local function place(root, id, ttl, intent, argument, args, first, now, admissio
   return chosen[1], chosen[2] + 1
 end
 
--- id, ttl, intent, how, (node, capacity, weight)...
+-- id, ttl, intent, how, line, (node, capacity, weight)...
 local function take(keys, args)
-  if #args < 4 or (#args - 4) % 3 ~= 0 then
-    return redis.error_reply('ERR cl_take wants id, ttl, intent, how, then node, capacity and weight of each')
+  if #args < 5 or (#args - 5) % 3 ~= 0 then
+    return redis.error_reply('ERR cl_take wants id, ttl, intent, how, line, then node, capacity and weight of each')
   end
   local root = root_of(keys[1])
-  local node, count = place(root, args[1], tonumber(args[2]), args[3], args[4], args, 5, milliseconds(), nil)
+  if args[5] ~= '' and waits(root, args[5]) then
+    return {}
+  end
+  local node, count = place(root, args[1], tonumber(args[2]), args[3], args[4], args, 6, milliseconds(), nil)
   return node and { node, count } or {}
 end
 

@@ -71,11 +71,11 @@ local function charge(root, id, ask, rates)
   end
 end
 
--- id, ttl, intent, how, what it asks, (node, capacity, weight)...
+-- id, ttl, intent, how, line, what it asks, (node, capacity, weight)...
 local function admit(keys, args)
   local root, now = root_of(keys[1]), milliseconds()
   local id, ttl, how = args[1], tonumber(args[2]), args[4]
-  local ask, at = asked(args, 5)
+  local ask, at = asked(args, 6)
   if (#args - at + 1) % 3 ~= 0 then
     return redis.error_reply('ERR cl_admit wants node, capacity and weight of each at the end')
   end
@@ -87,7 +87,10 @@ local function admit(keys, args)
   if refusal then
     return refusal
   end
-  local node, others = place(root, id, ttl, args[3], how, args, at, now, ask.admission)
+  local node, others
+  if not waits(root, args[5]) then
+    node, others = place(root, id, ttl, args[3], how, args, at, now, ask.admission)
+  end
   if not node then
     return { 'full', '', 0, unpack(standing(ask.layers, rates)) }
   end

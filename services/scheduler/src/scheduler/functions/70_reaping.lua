@@ -4,9 +4,13 @@
 local function reap(keys, args)
   local root, now, found = root_of(keys[1]), milliseconds(), {}
   local claimed = text(now + tonumber(args[2]))
+  sweep(root, now, tonumber(args[1]))
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', keys[1], '-inf', text(now), 'LIMIT', 0, tonumber(args[1]))) do
-    local lease = redis.call('HMGET', lease_key(root, id), 'intent', 'progress', 'node')
-    if lease[3] then
+    local lease = redis.call('HMGET', lease_key(root, id), 'intent', 'progress', 'node', 'unclaimed')
+    if lease[4] then
+      -- it waited, and its gateway died before it had heard of the slot
+      abandon(root, id)
+    elseif lease[3] then
       leave(root, id, lease[3])
       redis.call('ZADD', keys[1], claimed, id)
       found[#found + 1] = { id, lease[1] or '', lease[2] or '', lease[3] }
