@@ -1,6 +1,7 @@
 """A limit is one limit, however many gateways keep it: not one request more, and no slot lost."""
 
 import asyncio
+import time
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,9 @@ import simulator
 from stack.stack import Stack
 
 GATEWAYS = 3
+FAILURES = 10
+"""Wrong credentials that one address may try at once, by default."""
+SECONDS_A_FAILURE = 6.0
 BODY = {"messages": [{"role": "user", "content": "Tell me a story."}], "stream": True}
 
 
@@ -138,3 +142,17 @@ async def test_a_killed_gateways_slots_come_back(make_stack: Any) -> None:
             return sorted(reply.status for reply in await asyncio.gather(*[ask(shop, key) for _ in range(limit)]))
 
         await until(all_at_once, lambda statuses: statuses == [200] * limit)
+
+
+async def test_who_guesses_credentials_is_slowed_down_by_all_gateways_together(shop: Shop) -> None:
+    own, shop.address = shop.address, "2001:db8:bad::1"
+    began = time.monotonic()
+    try:
+        answers = [await shop.call("GET", "/admin/tenants", token="wrong") for _ in range(GATEWAYS * FAILURES)]
+    finally:
+        shop.address = own
+    given_back = (time.monotonic() - began) / SECONDS_A_FAILURE
+    wrong = sum(status == 401 for status, _ in answers)
+    # one more for each gateway that had not heard of the last failure yet
+    assert FAILURES <= wrong <= FAILURES + given_back + GATEWAYS
+    assert {answer["error"]["code"] for status, answer in answers if status == 429} == {"too_many_failures"}

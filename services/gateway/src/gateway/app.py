@@ -20,6 +20,7 @@ from gateway.admission import Admission
 from gateway.api_keys import ApiKeys
 from gateway.budget import Budgets
 from gateway.door import Door
+from gateway.failures import Failures
 from gateway.identity import Identity
 from gateway.inference import Inference
 from gateway.journal import Journal
@@ -98,7 +99,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         readiness = routes.Readiness()
         session = await stack.enter_async_context(aiohttp.ClientSession())
         journal, members, operators = Journal(pool, nats), Members(pool), Operators(pool, root)
-        throttle = Throttle(settings.auth_failures, settings.auth_failure_seconds)
+        failures = Failures(nats, Throttle(settings.auth_failures, settings.auth_failure_seconds))
+        await failures.listen()
         people = People(session, issuers, settings.oidc_audience)
         services = routes.Services(
             identity=identity,
@@ -109,7 +111,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             api_keys=ApiKeys(pool, nats),
             operators=operators,
             journal=journal,
-            guards=Guards(operators, people, members, journal, throttle, trusted),
+            guards=Guards(operators, people, members, journal, failures, trusted),
             max_body_bytes=settings.max_body_bytes,
         )
         others = routes.build(services, readiness)

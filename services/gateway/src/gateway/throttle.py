@@ -3,7 +3,7 @@
 A bucket of failures an address: each wrong credential takes one, time gives them back. While it is empty every call
 is refused before its credential is looked at, a right one too: were the right one let through, refusing the others
 would not slow a guesser down. The price: who shares an address with a guesser waits as well. Calls with a right
-credential take nothing. Buckets live in the memory of each gateway, so N gateways allow N times as much.
+credential take nothing.
 """
 
 import ipaddress

@@ -1,6 +1,5 @@
 """Who is let in to `/admin/*` and `/account/*`; who is not is told so, slowed down, and written to the audit log."""
 
-import time
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -15,12 +14,12 @@ from common.ids import new_id
 from gateway import addresses, admin_token, roles, scopes
 from gateway.addresses import Network
 from gateway.audit import Author
+from gateway.failures import Failures
 from gateway.journal import Journal
 from gateway.members import Members
 from gateway.oidc import People, Person
 from gateway.operators import Operators
 from gateway.roles import Role
-from gateway.throttle import Throttle
 
 Connection: TypeAlias = ASGIConnection[Any, Any, Any, Any]  # Any: Litestar's
 DENIED = (401, 403, 404, 429)
@@ -34,25 +33,25 @@ class Guards:
         people: People,
         members: Members,
         journal: Journal,
-        throttle: Throttle,
+        failures: Failures,
         trusted: tuple[Network, ...],
     ) -> None:
         self._operators = operators
         self._people = people
         self._members = members
         self._journal = journal
-        self._throttle = throttle
+        self._failures = failures
         self._trusted = trusted
 
     async def admin(self, connection: Connection, _: BaseRouteHandler) -> None:
         author = self._author(connection)
         try:
-            self._throttle.check(author.address, time.monotonic())
+            self._failures.check(author.address)
             given = admin_token.given(connection.headers.get("authorization"), connection.headers.get("x-admin-token"))
             try:
                 principal = await self._operators.principal(given, datetime.now(UTC))
             except InvalidApiKey:
-                self._throttle.failed(author.address, time.monotonic())
+                await self._failures.count(author.address)
                 raise
             author = msgspec.structs.replace(author, actor=principal.actor)
             scopes.check(principal, _method(connection), _path(connection).removeprefix("/admin/"))
@@ -66,7 +65,7 @@ class Guards:
         tenant_id: UUID | None = connection.path_params.get("tenant_id")
         role: Role | None = None
         try:
-            self._throttle.check(author.address, time.monotonic())
+            self._failures.check(author.address)
             person = await self._person(connection, author.address)
             author = msgspec.structs.replace(author, actor=f"user:{person.email}")
             if tenant_id is not None:
@@ -88,7 +87,7 @@ class Guards:
             return await self._people.person(admin_token.given(connection.headers.get("authorization"), None))
         except InvalidApiKey as error:
             if error.code != "token_expired":  # which happens to everybody
-                self._throttle.failed(address, time.monotonic())
+                await self._failures.count(address)
             raise
 
     async def _denied(
