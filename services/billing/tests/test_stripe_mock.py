@@ -57,6 +57,7 @@ async def everything(api: Stripe) -> None:
         await api.subscription(customer, TENANT, catalog.price_id, NOW)
         await api.grant(TENANT, customer, 500, NOW + HOUR, paid=False, now=NOW)
         await api.report("one", customer, 1, NOW)
+        await api.total(catalog.meter_id, customer, hour, NOW)
         await api.sums(catalog.meter_id, customer, hour - HOUR, hour + HOUR)
     await api.rename(customer, "u", "u@example.com")
     await api.buy_credit(customer, TENANT, 500, "https://a.example", "https://b.example")

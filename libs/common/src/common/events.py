@@ -102,6 +102,14 @@ class KeyChanged(msgspec.Struct, frozen=True, tag_field="type", tag="key.changed
     hashes: tuple[str, ...] = ()
 
 
+class TenantChanged(msgspec.Struct, frozen=True, tag_field="type", tag="tenant.changed.v1", kw_only=True):
+    """A tenant is new, or its name, e-mail or plan is another: read it again. Told to whoever listens, not stored."""
+
+    id: UUID
+    time: Time
+    tenant_id: UUID
+
+
 class AuditRecorded(msgspec.Struct, frozen=True, tag_field="type", tag="audit.recorded.v1", kw_only=True):
     """One entry of the audit log, published at least once, in the order of `seq`.
 
@@ -142,6 +150,7 @@ Event: TypeAlias = (
     | NodeLost
     | ScaleRequested
     | KeyChanged
+    | TenantChanged
     | AuditRecorded
     | BudgetChanged
 )
@@ -152,6 +161,7 @@ ALL: tuple[type[msgspec.Struct], ...] = (
     NodeLost,
     ScaleRequested,
     KeyChanged,
+    TenantChanged,
     AuditRecorded,
     BudgetChanged,
 )

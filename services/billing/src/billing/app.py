@@ -1,15 +1,21 @@
 """Opens what billing works with, and charges until it is told to stop."""
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 
 from billing import account_routes, consumers, invoice_routes, plan_routes
 from billing.accounts import Accounts
+from billing.customers import Customers
+from billing.metering import Metering
 from billing.routes import Admin, router
 from billing.settings import Settings
+from billing.stripe_api import open_stripe
 from billing.upkeep import look_after, make_partitions
 from common import bus, db, http, rpc, telemetry
 from common.run import cancelled
+
+log = logging.getLogger(__name__)
 
 
 async def run(settings: Settings, stopping: asyncio.Event) -> None:
@@ -32,6 +38,15 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             invoice_routes.add(router)
             await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts))
             upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
+            if settings.stripe_api_key:
+                stripe = await stack.enter_async_context(
+                    open_stripe(settings.stripe_api_key, settings.stripe_api_base, settings.stripe_timeout)
+                )
+                customers = Customers(pool, nats, stripe)
+                metering = Metering(pool, nats, stripe, customers, settings.stripe_interval)
+                upkeep.append(tasks.create_task(metering.run()))
+            else:
+                log.info("Stripe is off: STRIPE_API_KEY is not set")
             await stopping.wait()
             await cancelled([watch, publish, *upkeep])
         probes.ready = False

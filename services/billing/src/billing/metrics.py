@@ -11,3 +11,8 @@ BATCH_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30),
 )
 LAG = Gauge("crosslogic_usage_lag", "Usage events that are published and not charged or parked yet")
+METER_DELIVERED = Counter("crosslogic_meter_delivered", "Batches that Stripe's meter has")
+METER_FAILED = Counter("crosslogic_meter_failed", "Tries to tell Stripe's meter that failed", ["why"])
+METER_LOST = Counter("crosslogic_meter_lost_microusd", "Micro-dollars told to Stripe that had not arrived, told again")
+METER_LAG = Gauge("crosslogic_meter_lag_seconds", "Age of the oldest change that Stripe's meter has not been told")
+METER_UNCERTAIN = Gauge("crosslogic_meter_uncertain", "Batches of which it is not known whether Stripe has them")

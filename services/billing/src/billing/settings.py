@@ -1,6 +1,9 @@
 """Billing's environment."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,6 +16,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     """`/metrics`, `/healthz` and `/readyz`; 0 serves none."""
+    stripe_api_key: str | None = None
+    """Without it nothing is told to Stripe, and waits."""
+    stripe_webhook_secret: str = ""
+    """Secrets of webhook endpoints, comma separated: while one is rotated, both count."""
+    stripe_api_base: str | None = None
+    """URL of something else that speaks as Stripe does."""
+    stripe_interval: Annotated[float, Meta(gt=0)] = 60.0
+    """Seconds of usage that go into one meter event of a tenant."""
+    stripe_timeout: Annotated[float, Meta(gt=0, le=25)] = 20.0
+    """Seconds of one call to Stripe."""
+    stripe_grace_days: Annotated[float, Meta(ge=0)] = 7.0
+    """From a payment that failed until the tenant is suspended, unless it is made."""
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -158,6 +158,19 @@ class Stripe:
                 async for sum in pages.auto_paging_iter()
             }
 
+    async def total(self, meter_id: str, customer_id: str, since: datetime, until: datetime) -> int:
+        """Micro-dollars of all that was metered, from the minute of `since` on to the one of `until`."""
+        with _translated():
+            pages = await self._v1.billing.meters.event_summaries.list_async(
+                meter_id,
+                {
+                    "customer": customer_id,
+                    "start_time": int(since.timestamp()) // 60 * 60,
+                    "end_time": int(until.timestamp()) // 60 * 60 + 60,
+                },
+            )
+            return sum([round(sum.aggregated_value) async for sum in pages.auto_paging_iter()])
+
     async def grant(
         self, credit_id: UUID, customer_id: str, cents: int, expires_at: datetime | None, *, paid: bool, now: datetime
     ) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from common import bus, db, http, telemetry
+from common import bus, db, http, rpc, telemetry
 from common.errors import Unavailable
 from common.events import KeyChanged
 from common.leases import Layer
 from common.redis import Redis
 from common.run import cancelled
-from gateway import addresses, oidc, routes
+from gateway import addresses, answering, oidc, routes
 from gateway.admin_token import AdminToken
 from gateway.admission import Admission
 from gateway.api_keys import ApiKeys
@@ -102,11 +102,12 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         failures = Failures(nats, Throttle(settings.auth_failures, settings.auth_failure_seconds))
         await failures.listen()
         people = People(session, issuers, settings.oidc_audience)
+        tenants = Tenants(pool, nats)
         services = routes.Services(
             identity=identity,
             nodes=nodes,
             bus=nats,
-            tenants=Tenants(pool, nats),
+            tenants=tenants,
             members=members,
             api_keys=ApiKeys(pool, nats),
             operators=operators,
@@ -115,6 +116,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             max_body_bytes=settings.max_body_bytes,
         )
         others = routes.build(services, readiness)
+        await rpc.serve(nats, "gateway", answering.router, tenants)
         door = Door(identity, inference, others)
         server = Server(door, settings.max_body_bytes, settings.body_timeout, settings.client_stall_timeout)
 

@@ -1,5 +1,7 @@
 """What may be done to tenants and their environments: one transaction each, with its entry in the audit log."""
 
+from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
@@ -7,16 +9,18 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from common.bus import Bus
+from common.bus import Bus, encode
 from common.db import Connection, Pool, transaction
-from common.errors import Conflict, NotFound
+from common.errors import Conflict, NotFound, Unavailable
+from common.events import TenantChanged
 from common.ids import new_id
+from common.tenants import Profile
 from gateway.announcing import announce
 from gateway.audit import Author, entry
 from gateway.changes import changed
 from gateway.store import api_keys, tenants
 from gateway.store import audit as log_of
-from gateway.store.tenants import Environment, Limits, Tenant
+from gateway.store.tenants import Environment, Limits, Reason, Tenant
 
 Name: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=200)]
 Email: TypeAlias = Annotated[str, Meta(pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z", max_length=320)]
@@ -66,6 +70,7 @@ class Tenants:
             created = (await tenants.read(connection, id))[0]
             told = entry(by, new_id(), now, target=id, tenant_id=id, status=201, after=created)
             await log_of.append(connection, told)
+        await self._tell_changed(id, now)
         return created
 
     async def all(self) -> list[Tenant]:
@@ -83,12 +88,37 @@ class Tenants:
         async with transaction(self._pool) as connection:
             before = await locked(connection, id)
             after = changed(before, change)
+            if change.status == "active":  # an admin's word goes for every reason
+                after = _suspended(after, ())
+            elif change.status == "suspended":
+                after = _suspended(after, {*before.suspended_for, "admin"})
+            await tenants.change(connection, after)
+            hashes = await api_keys.hashes(connection, id)
+            told = entry(by, new_id(), now, target=id, tenant_id=id, status=200, before=before, after=after)
+            await log_of.append(connection, told)
+        await announce(self._bus, id, hashes, now)
+        await self._tell_changed(id, now)
+        return after
+
+    async def stand(self, by: Author, id: UUID, *, paid: bool, now: datetime) -> Tenant:
+        """Suspend it for non-payment, or lift that and no other reason. Done already changes nothing."""
+        async with transaction(self._pool) as connection:
+            before = await locked(connection, id)
+            others = {reason for reason in before.suspended_for if reason != "non_payment"}
+            after = _suspended(before, others if paid else {*others, "non_payment"})
+            if after == before:
+                return before
             await tenants.change(connection, after)
             hashes = await api_keys.hashes(connection, id)
             told = entry(by, new_id(), now, target=id, tenant_id=id, status=200, before=before, after=after)
             await log_of.append(connection, told)
         await announce(self._bus, id, hashes, now)
         return after
+
+    async def page(self, after: UUID, limit: int) -> list[Profile]:
+        """Those with an id above `after`, in order of id."""
+        async with transaction(self._pool) as connection:
+            return await tenants.page(connection, after, limit)
 
     async def create_environment(self, by: Author, id: UUID, new: NewEnvironment, now: datetime) -> Environment:
         created = Environment(new_id(), new.name, new.region)
@@ -115,6 +145,16 @@ class Tenants:
             await log_of.append(connection, told)
         await announce(self._bus, tenant_id, hashes, now)
         return after
+
+    async def _tell_changed(self, id: UUID, now: datetime) -> None:
+        """A hint for who keeps something beside the tenant; who misses it finds the tenant when it looks next."""
+        with suppress(Unavailable):
+            await self._bus.tell("tenant.changed.v1", encode(TenantChanged(id=new_id(), time=now, tenant_id=id)))
+
+
+def _suspended(tenant: Tenant, reasons: Collection[Reason]) -> Tenant:
+    status: Literal["active", "suspended"] = "suspended" if reasons else "active"
+    return msgspec.structs.replace(tenant, status=status, suspended_for=tuple(sorted(reasons)))
 
 
 async def locked(connection: Connection, id: UUID, param: str = "id") -> Tenant:

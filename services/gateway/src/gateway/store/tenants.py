@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from common.db import Connection
+from common.tenants import Profile
 
+Reason: TypeAlias = Literal["admin", "non_payment"]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=2_000_000_000)]
 
 
@@ -31,6 +33,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     email: str
     plan: str
     status: Literal["active", "suspended"]
+    suspended_for: tuple[Reason, ...] = ()
+    """Suspended while there is any."""
     limits: Limits
     created_at: datetime
     environments: tuple[Environment, ...] = ()
@@ -58,7 +62,7 @@ async def read(connection: Connection, id: UUID | None = None) -> list[Tenant]:
     """All, oldest first, or the one."""
     rows = await connection.fetch(
         """
-        select t.id, t.name, t.email, t.plan, t.status, t.limits, t.created_at,
+        select t.id, t.name, t.email, t.plan, t.status, t.suspended_for, t.limits, t.created_at,
                e.id as environment_id, e.name as environment, e.region, e.limits as environment_limits
         from gateway.tenants t join gateway.environments e on e.tenant_id = t.id
         where $1::uuid is null or t.id = $1
@@ -76,6 +80,7 @@ async def read(connection: Connection, id: UUID | None = None) -> list[Tenant]:
             email=rows[0]["email"],
             plan=rows[0]["plan"],
             status=rows[0]["status"],
+            suspended_for=_reasons(rows[0]["status"], rows[0]["suspended_for"]),
             limits=msgspec.json.decode(rows[0]["limits"], type=Limits),
             created_at=rows[0]["created_at"],
             environments=tuple(
@@ -94,14 +99,26 @@ async def read(connection: Connection, id: UUID | None = None) -> list[Tenant]:
 
 async def change(connection: Connection, tenant: Tenant) -> None:
     await connection.execute(
-        "update gateway.tenants set name = $2, email = $3, plan = $4, status = $5, limits = $6 where id = $1",
+        """
+        update gateway.tenants set name = $2, email = $3, plan = $4, status = $5, limits = $6, suspended_for = $7
+        where id = $1
+        """,
         tenant.id,
         tenant.name,
         tenant.email,
         tenant.plan,
         tenant.status,
         msgspec.json.encode(tenant.limits).decode(),
+        list(tenant.suspended_for),
     )
+
+
+async def page(connection: Connection, after: UUID, limit: int) -> list[Profile]:
+    """Those with an id above `after`, in order of id."""
+    rows = await connection.fetch(
+        "select id, name, email, plan, status from gateway.tenants where id > $1 order by id limit $2", after, limit
+    )
+    return [Profile(**row) for row in rows]
 
 
 async def change_environment(connection: Connection, environment: Environment) -> None:
@@ -116,3 +133,10 @@ async def change_environment(connection: Connection, environment: Environment) -
 async def lock(connection: Connection, id: UUID) -> bool:
     """Two changes of one tenant follow one another. False when there is none."""
     return await connection.fetchval("select 1 from gateway.tenants where id = $1 for update", id) is not None
+
+
+def _reasons(status: str, reasons: list[Reason]) -> tuple[Reason, ...]:
+    """An older version writes the status only."""
+    if status == "active":
+        return ()
+    return tuple(reasons) or ("admin",)
