@@ -38,6 +38,7 @@ TABLE: dict[tuple[str, str], set[str]] = {
     ("PATCH", f"{T}/environments/{{environment_id}}"): ADMINS,
     ("GET", f"{T}/usage"): READERS,
     ("GET", f"{T}/usage/records"): READERS,
+    ("GET", f"{T}/invoices"): ("owner", "admin", "billing"),
     ("GET", f"{T}/audit"): ADMINS,
 }
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
