@@ -1,11 +1,14 @@
 """Every token that a client received is billed once, however its request was made and however it ended."""
 
+import asyncio
+import time
 import uuid
 from typing import Any
 
+import aiohttp
 import asyncpg
 import pytest
-from integration.shop import Shop, cost
+from integration.shop import Shop, cost, until
 from openai import APIError, AsyncOpenAI
 
 import simulator
@@ -104,6 +107,30 @@ async def test_a_client_that_hangs_up_pays_for_what_it_received(
     row = await billed_like(shop, response.headers["x-request-id"], await shop.rows(1))
     assert (row["outcome"], row["usage_source"]) == ("client_disconnected", "continuous")
     assert row["output_tokens"] == sum(counted.values())
+
+
+async def running(shop: Shop) -> int:
+    """Requests in the engine, as it tells itself."""
+    async with aiohttp.ClientSession(shop.engine.url) as http, http.get("/metrics") as response:
+        (line,) = [x for x in (await response.text()).splitlines() if x.startswith("vllm:num_requests_running{")]
+    return int(float(line.rpartition(" ")[2]))
+
+
+async def test_a_token_is_passed_on_before_the_next_one_is_made_and_a_hang_up_frees_the_engine(
+    shop: Shop, client: AsyncOpenAI
+) -> None:
+    shop.engine.faults.arm(simulator.Fault(fault="stall", after_tokens=7, times=1))
+    stream = await client.chat.completions.create(model=shop.model, messages=MESSAGES, max_tokens=50, stream=True)
+    async with asyncio.timeout(5):  # less than silence may last: nothing but the tokens themselves can come
+        for _ in range(8):  # the first event holds no token
+            await anext(stream)
+    assert await running(shop) == 1
+    began = time.monotonic()
+    await stream.close()
+    await until(lambda: running(shop), lambda left: left == 0)
+    assert time.monotonic() - began < 1
+    (row,) = await shop.rows(1)
+    assert (row["outcome"], row["output_tokens"]) == ("client_disconnected", 7)
 
 
 async def test_a_client_that_hangs_up_before_the_first_token_pays_for_its_prompt(shop: Shop) -> None:
