@@ -1,6 +1,8 @@
 """A request cancelled at any of its awaits is settled exactly once, and leaves nothing in Redis."""
 
 import asyncio
+import random
+import time
 import types
 from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import AsyncExitStack
@@ -21,11 +23,13 @@ from gateway.admission import Admission
 from gateway.body import prepare
 from gateway.budget import Budgets
 from gateway.client import Client, Request
+from gateway.ejection import Ejection
 from gateway.inference import Inference
 from gateway.leases import Leases
 from gateway.live import Caller
 from gateway.nodes import Nodes
 from gateway.observed import Observed
+from gateway.outcomes import Outcomes
 from gateway.placement import Placement
 from gateway.prices import Prices
 from gateway.reply import Reply
@@ -98,10 +102,11 @@ async def gateway(
         stack.callback(spool.rotate)
         settlement = Settlement(nats, spool, leases, Observed(), 60_000, 60_000)
         admission = Admission(nodes, Prices(), Budgets(leases, nats), Layer("global:", None, None, None), 4096)
+        ejection = Ejection(Policy(), time.monotonic, random.random)
         inference = Inference(
-            nats,
+            Outcomes(nats, ejection),
             admission,
-            Placement(nodes, leases, 60_000, 60),
+            Placement(nodes, ejection, leases, 60_000, 60),
             upstream,
             settlement,
             Tokenizer(nodes, upstream),

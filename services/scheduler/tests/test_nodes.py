@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from common.bus import Bus
+from common.routing import OUTCOMES, Outcome
 from scheduler.settings import Settings
-from simulator import Config, serve
+from simulator import Config, Fault, serve
 
 ENGINE = Config(token_ms=0.1, prefill_ms=0.1)
 
@@ -147,7 +148,7 @@ async def test_a_lost_node_stays_in_the_routes_and_comes_back(
     assert [event["type"] for event in await stored("FLEET")] == ["node.registered.v1", "node.lost.v1"]
 
 
-async def test_a_suspected_node_is_looked_at_at_once(
+async def test_a_node_that_failed_a_request_is_looked_at_at_once(
     settings: Settings, client: Bus, ask: Any, routes: Any, eventually: Any, run_service: Any
 ) -> None:
     slow = msgspec.structs.replace(settings, health_interval=3600.0)
@@ -155,9 +156,32 @@ async def test_a_suspected_node_is_looked_at_at_once(
         async with serve(ENGINE) as engine:
             _, node = await ask("POST", "/admin/nodes", {"endpoint": engine.url})
             await _published(routes, eventually, node["id"], "ready")
-        await client.tell("node.suspected", b"nonsense")
-        await client.tell("node.suspected", msgspec.json.encode({"node_id": node["id"]}))
+        await client.tell(OUTCOMES, b"nonsense")
+        await client.tell(OUTCOMES, msgspec.json.encode([Outcome(node["id"], 0, 0, 1)]))
         await _published(routes, eventually, node["id"], "unhealthy")
+
+
+async def test_a_node_that_refuses_while_its_health_is_well_comes_back_by_one_token(
+    settings: Settings, client: Bus, ask: Any, routes: Any, eventually: Any, run_service: Any
+) -> None:
+    """As an engine does that shuts down: `/health` says 200, requests get 500."""
+    async with run_service(settings), serve(ENGINE) as engine, serve(ENGINE) as other:
+        _, node = await ask("POST", "/admin/nodes", {"endpoint": engine.url})
+        _, second = await ask("POST", "/admin/nodes", {"endpoint": other.url})
+        for one in (node, second):
+            await _published(routes, eventually, one["id"], "ready")
+        engine.faults.arm(Fault("http500", times=1))
+        await client.tell(OUTCOMES, msgspec.json.encode([Outcome(node["id"], 0, 0, 5)]))
+        await _published(routes, eventually, node["id"], "unhealthy")
+        await _published(routes, eventually, node["id"], "ready")
+        # one token to be registered, one refused, one to come back
+        assert [record.status for record in engine.requests] == [200, 500, 200]
+        assert len(other.requests) == 1
+        epoch = next(one.epoch for one in (await routes()).nodes if one.id == node["id"])
+        assert epoch == 5  # opened, probed, opened, probed, closed
+        await client.tell(OUTCOMES, msgspec.json.encode([Outcome(node["id"], epoch - 1, 0, 100)]))
+        _, asked = await ask("GET", f"/admin/nodes/{node['id']}")
+        assert asked["state"] == "ready"
 
 
 async def test_live_requests_are_shown(service: Settings, ask: Any, gateway: Any, eventually: Any) -> None:

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
-from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError
+from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.errors import Error as JetStreamError
 
 from common.errors import Unavailable
@@ -148,6 +148,34 @@ class Bus:
             return None
         except UNREACHABLE as error:
             raise Unavailable(f"{bucket}/{key} was not read: {error!r}") from error
+
+    async def entry(self, bucket: str, key: str) -> tuple[bytes, int] | None:
+        """The value and its revision, for `swap`."""
+        try:
+            found = await (await self._bucket(bucket)).get(key)
+        except KeyNotFoundError:
+            return None
+        except UNREACHABLE as error:
+            raise Unavailable(f"{bucket}/{key} was not read: {error!r}") from error
+        return (found.value or b"", found.revision or 0)
+
+    async def swap(self, bucket: str, key: str, value: bytes, revision: int | None) -> bool:
+        """Put the value where the key is still at this revision, or has none; returns whether it was."""
+        try:
+            values = await self._bucket(bucket)
+            await (values.create(key, value) if revision is None else values.update(key, value, revision))
+        except KeyWrongLastSequenceError:
+            return False
+        except UNREACHABLE as error:
+            raise Unavailable(f"{bucket}/{key} was not stored: {error!r}") from error
+        return True
+
+    async def remove(self, bucket: str, key: str) -> None:
+        """Followers are not told."""
+        try:
+            await (await self._bucket(bucket)).delete(key)
+        except UNREACHABLE as error:
+            raise Unavailable(f"{bucket}/{key} was not removed: {error!r}") from error
 
     async def follow(self, bucket: str, key: str, told: asyncio.Event | None = None) -> AsyncIterator[bytes]:
         """The value now and each later one; of all keys for `>`. `told` is set once those that are there now were

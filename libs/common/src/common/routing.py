@@ -49,3 +49,18 @@ class Snapshot(msgspec.Struct, frozen=True):
     nodes: tuple[Node, ...] = ()
     deployed: tuple[str, ...] = ()
     """Models that are deployed, in order, those with no node at the moment too."""
+
+
+OUTCOMES = "node.outcomes"
+"""The subject on which gateways tell what became of the requests that they sent to nodes: a list of `Outcome`, each
+second, and at once of a failure. Told, not stored."""
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    node_id: str
+    epoch: int
+    """As the node had it when the requests were sent."""
+    good: int
+    bad: int
+    """The node's fault: no connection, silence, a 5xx, an end in the middle. Refused for what they are, or given up by
+    their client, requests count as neither."""

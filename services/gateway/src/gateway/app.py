@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import random
+import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import aiohttp
 import msgspec
 
 from common import bus, db, http, rpc, telemetry
+from common.breaker import Policy
 from common.errors import Unavailable
 from common.events import KeyChanged
 from common.leases import Layer
@@ -20,6 +23,7 @@ from gateway.admission import Admission
 from gateway.api_keys import ApiKeys
 from gateway.budget import Budgets
 from gateway.door import Door
+from gateway.ejection import Ejection
 from gateway.failures import Failures
 from gateway.identity import Identity
 from gateway.inference import Inference
@@ -31,6 +35,7 @@ from gateway.nodes import Nodes
 from gateway.observed import Observed, tracing
 from gateway.oidc import People
 from gateway.operators import Operators
+from gateway.outcomes import Outcomes
 from gateway.placement import Placement
 from gateway.prices import Prices
 from gateway.routes.guards import Guards
@@ -76,7 +81,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         tracer = stack.enter_context(tracing(settings.otel_exporter_otlp_endpoint, settings.trace_ratio))
         observed = Observed(tracer)
         settlement = Settlement(nats, spool, leases, observed, settings.lease_ttl_ms, settings.renew_ms)
-        placement = Placement(nodes, leases, settings.lease_ttl_ms, settings.fail_open_seconds)
+        ejection = Ejection(Policy(in_a_row=settings.breaker_failures, permit=10), time.monotonic, random.random)
+        outcomes = Outcomes(nats, ejection)
+        placement = Placement(nodes, ejection, leases, settings.lease_ttl_ms, settings.fail_open_seconds)
         prices, budgets = Prices(), Budgets(leases, nats)
         everyone = Layer(
             "global:",
@@ -87,7 +94,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         admission = Admission(nodes, prices, budgets, everyone, settings.default_max_output)
         tokenizer = Tokenizer(nodes, upstream)
         inference = Inference(
-            nats,
+            outcomes,
             admission,
             placement,
             upstream,
@@ -127,6 +134,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
                 prices.follow(nats),
                 budgets.follow(),
                 budgets.keep(),
+                outcomes.tell(),
                 settlement.renew(),
                 settlement.republish(),
                 upstream.sweep(),
@@ -152,6 +160,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             stop_accepting()
             if not await settlement.drained(settings.shutdown_timeout):
                 log.warning("stopping: %s requests are cut", settlement.live)
+                outcomes.mute()
                 upstream.cut("the gateway is shutting down")
         await settlement.drained()
         await others.drained(5)

@@ -6,9 +6,8 @@ from uuid import UUID
 
 import msgspec
 
-from common.bus import Bus
-from common.errors import ApiError, Forbidden, NoCapacity, Overloaded, Unavailable, UpstreamError, UpstreamTimeout
-from common.routing import Node
+from common.errors import ApiError, Forbidden, NoCapacity, Overloaded, UpstreamError, UpstreamTimeout
+from common.events import Outcome
 from gateway import errors
 from gateway import leg as legs
 from gateway.admission import Admission, Entry
@@ -20,6 +19,7 @@ from gateway.errors import Elsewhere, Refused
 from gateway.kept import Kept
 from gateway.leg import Cut, Leg
 from gateway.live import Caller, Live
+from gateway.outcomes import Outcomes
 from gateway.placement import Placed, Placement
 from gateway.relay import Relay
 from gateway.reply import Reply
@@ -29,11 +29,14 @@ from gateway.sse import ReplyStream
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Exchange, Overdue, Stalled, Upstream
 
+WELL: dict[Outcome | None, bool] = {"completed": True, "upstream_lost": False}
+"""Whether a node has done its part, where a request's outcome says it."""
+
 
 class Inference:
     def __init__(
         self,
-        bus: Bus,
+        outcomes: Outcomes,
         admission: Admission,
         placement: Placement,
         upstream: Upstream,
@@ -42,7 +45,7 @@ class Inference:
         max_attempts: int,
         continues: bool,
     ) -> None:
-        self._bus = bus
+        self._outcomes = outcomes
         self._admission = admission
         self._placement = placement
         self._upstream = upstream
@@ -99,13 +102,16 @@ class Inference:
         left = self._max_attempts
         while left > 0:
             left -= 1
+            placed: Placed | None = None
             try:
                 placed = await self._place(live, entry, failed, revision, reply)
             except ApiError:
                 if last is None:
                     raise
                 break
-            node = placed.node
+            finally:
+                self._outcomes.placed(live.lease_id, placed.node if placed else None)
+            node, well = placed.node, None
             live.node_id, live.attempts = node.id, live.attempts + 1
             if rest is None:
                 leg = legs.first(endpoint, prepared, continues=self._continues and node.continuation)
@@ -116,12 +122,12 @@ class Inference:
                 exchange = await self._upstream.send(node, leg.path, leg.body, live.lease_id, live.traceparent)
                 try:
                     await self._exchange(live, exchange, leg, reply)
+                    well = WELL.get(live.outcome)
                     return
                 finally:
                     exchange.close(done=live.outcome == "completed")
             except Cut as cut:
-                last, left = cut.error, self._max_attempts
-                await self._suspect(node)
+                last, left, well = cut.error, self._max_attempts, False
                 rest = Rest(prepared, endpoint, cut.stream, self._placement.max_model_len(live.model))
                 if rest.body is None:
                     live.outcome = "completed"
@@ -133,9 +139,9 @@ class Inference:
                 last = UpstreamTimeout(str(error))
                 if isinstance(error, Overdue):
                     break
+                well = False
             except Broken as error:
-                last = UpstreamError(str(error))
-                await self._suspect(node)
+                last, well = UpstreamError(str(error)), False
             except Refused as refused:
                 if reply.started:
                     last = refused.error
@@ -144,8 +150,10 @@ class Inference:
                 raise refused.error from refused
             except Elsewhere as elsewhere:
                 last = elsewhere.error
+                well = None if isinstance(last, NoCapacity) else False
             finally:
                 self._placement.live[node.id] -= 1
+                self._outcomes.saw(node, live.lease_id, well)
             live.reached_engine = reply.started
             failed.add(node.id)
         live.outcome = "upstream_lost"
@@ -211,9 +219,3 @@ class Inference:
             live.stream = None  # nothing of it has reached the client
             raise Elsewhere(failure)
         reply.end()
-
-    async def _suspect(self, node: Node) -> None:
-        try:
-            await self._bus.tell("node.suspected", msgspec.json.encode({"node_id": node.id}))
-        except Unavailable:
-            return  # the scheduler's own probes find it, a little later

@@ -11,6 +11,7 @@ from prometheus_client import Counter as Metric
 from common.errors import NoCapacity, Overloaded, Unavailable
 from common.routing import Node
 from gateway import limits
+from gateway.ejection import Ejection
 from gateway.leases import Ask, Leases
 from gateway.nodes import Nodes
 from gateway.outage import Outage
@@ -27,9 +28,10 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 class Placement:
-    def __init__(self, nodes: Nodes, leases: Leases, ttl_ms: int, fail_open: float) -> None:
+    def __init__(self, nodes: Nodes, ejection: Ejection, leases: Leases, ttl_ms: int, fail_open: float) -> None:
         """`fail_open`: seconds without Redis after which limited requests are refused."""
         self._nodes = nodes
+        self._ejection = ejection
         self._leases = leases
         self._ttl_ms = ttl_ms
         self._outage = Outage(fail_open)
@@ -41,7 +43,7 @@ class Placement:
 
         Raises as `place`, and Overloaded with `rate_limit_exceeded` or `insufficient_quota`.
         """
-        candidates = self._candidates(model, frozenset())
+        candidates = self._candidates(id, model, frozenset())
         if not ask.layers and ask.hold is None:
             return await self._take(id, model, intent, candidates)
         try:
@@ -62,16 +64,16 @@ class Placement:
 
         Raises NotFound, NoCapacity (no node is up, or none is left to try) or Overloaded (all are full).
         """
-        return await self._take(id, model, intent, self._candidates(model, failed, revision))
+        return await self._take(id, model, intent, self._candidates(id, model, failed, revision))
 
-    def _candidates(self, model: str, failed: Set[str], revision: str | None = None) -> list[Node]:
+    def _candidates(self, id: str, model: str, failed: Set[str], revision: str | None = None) -> list[Node]:
         serving = self._nodes.serving(model)
         candidates = [node for node in serving if node.state == "ready" and node.id not in failed]
         if revision is not None:
             candidates = [node for node in candidates if node.revision == revision]
         if not candidates:
             raise NoCapacity(f"no node serves `{model}` at the moment", retry_after=5)
-        return candidates
+        return self._ejection.fit(candidates, id)
 
     async def _take(self, id: str, model: str, intent: bytes, candidates: list[Node]) -> Placed:
         try:

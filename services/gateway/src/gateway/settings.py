@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that an engine may take for one request."""
     max_attempts: Annotated[int, Meta(ge=1, le=10)] = 3
     """Nodes tried for one request before the first byte."""
+    breaker_failures: Annotated[int, Meta(ge=1)] = 3
+    """Requests in a row that fail until this gateway leaves their node out, whatever the scheduler thinks."""
     continuation: bool = True
     """Let a stream whose engine is lost go on at another one, from the token ids delivered."""
     otel_exporter_otlp_endpoint: str | None = None

@@ -6,7 +6,11 @@ from contextlib import AsyncExitStack
 import aiohttp
 
 from common import bus, db, http, rpc, telemetry
+from common.breaker import Policy
 from common.ids import new_id
+from common.routing import OUTCOMES
+from common.run import cancelled
+from scheduler.breakers import Breakers
 from scheduler.herald import Herald
 from scheduler.keeper import Keeper
 from scheduler.leader import Leader
@@ -17,8 +21,6 @@ from scheduler.reaper import Reaper
 from scheduler.registry import Registry
 from scheduler.routes import POKE, Admin, router
 from scheduler.settings import Settings
-
-SUSPECTED = "node.suspected"
 
 
 async def run(settings: Settings, stopping: asyncio.Event) -> None:
@@ -36,14 +38,24 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
 
         prober = Prober(session, settings.health_timeout, settings.generation_timeout)
         leader = Leader(settings.postgres_dsn)
-        registry = Registry(new_id)
+        policy = Policy(
+            in_a_row=settings.breaker_failures,
+            volume=settings.breaker_volume,
+            share=settings.breaker_share,
+            window=settings.breaker_window,
+            shortest=settings.breaker_open,
+            longest=settings.breaker_longest,
+            permit=2 * settings.health_timeout + settings.generation_timeout + 5,
+        )
+        registry = Registry(new_id, policy)
+        breakers = Breakers(nats, str(new_id()), policy)
         reaper = Reaper(nats, leases, settings.reap_interval, settings.claim)
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(telemetry.watch_loop())
-            poller = Poller(registry, prober, settings.health_interval, tasks)
-            keeper = Keeper(pool, leader, registry, poller)
+            poller = Poller(registry, prober, breakers, settings.health_interval, tasks)
+            keeper = Keeper(pool, leader, registry, poller, breakers)
             await nats.listen(POKE, keeper.poke)
-            await nats.listen(SUSPECTED, poller.suspect)
+            await nats.listen(OUTCOMES, poller.heard)
             await rpc.serve(nats, "scheduler", router, Admin(pool, nats, leases, prober))
             for loop in (leader, keeper, Herald(nats, leader, registry), reaper):
                 tasks.create_task(loop.run(stopping))
@@ -51,7 +63,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
                 probes.ready = leader.known and reaper.loaded
                 await _pause(stopping)
             probes.ready = False
-            watch.cancel()
+            await cancelled([watch])
 
 
 async def _pause(stopping: asyncio.Event, seconds: float = 0.1) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from common.breaker import Breaker
 from common.db import Pool, transaction
 from common.errors import Unavailable
-from common.routing import State
-from scheduler import store
+from common.routing import Node, State
+from scheduler import probes, store
+from scheduler.breakers import Breakers
 from scheduler.leader import Leader
 from scheduler.metrics import NODES
 from scheduler.poller import Poller
@@ -24,8 +27,9 @@ HEALTHY_AT_EVERY = 30.0  # seconds
 class Keeper:
     """Postgres down: nodes are polled from memory and published on; their health is saved later. Logged once."""
 
-    def __init__(self, pool: Pool, leader: Leader, registry: Registry, poller: Poller) -> None:
+    def __init__(self, pool: Pool, leader: Leader, registry: Registry, poller: Poller, breakers: Breakers) -> None:
         self._pool, self._leader, self._registry, self._poller = pool, leader, registry, poller
+        self._breakers = breakers
         self._reload_at = self._healthy_at_at = 0.0
         self._lost = False
 
@@ -63,8 +67,16 @@ class Keeper:
         self._reload_at = now + (EVERY if self._lost else RELOAD_EVERY)  # first: a poke while reading must not get lost
         async with transaction(self._pool) as connection:
             nodes = await store.nodes(connection)
-        self._registry.merge(nodes)
+        self._registry.merge(nodes, await self._breakers_of(nodes))
         self._poller.follow()
+
+    async def _breakers_of(self, nodes: Sequence[Node]) -> Mapping[str, Breaker]:
+        """Of those that are new here. NATS away: what Postgres says of their health is all there is."""
+        try:
+            return await self._breakers.read([node.id for node in nodes if node.id not in self._registry.vitals])
+        except Unavailable as error:
+            log.warning("breakers are not read: %s", error)
+            return {}
 
     async def _save(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -72,6 +84,10 @@ class Keeper:
             async with transaction(self._pool) as connection:
                 await store.save_health(connection, vital)
             self._registry.saved(vital)
+        if spent := self._registry.spent.copy():
+            async with transaction(self._pool) as connection:
+                await probes.add(connection, spent)
+            self._registry.spent -= spent
         if now >= self._healthy_at_at:
             self._healthy_at_at = now + HEALTHY_AT_EVERY
             times = {id: vital.healthy_at for id, vital in self._registry.vitals.items() if vital.healthy_at}

@@ -5,6 +5,11 @@ from prometheus_client import Counter, Gauge
 NODES = Gauge("crosslogic_nodes", "Registered nodes, as the leading replica sees them", ["state"])
 LEADING = Gauge("crosslogic_scheduler_leading", "1 on the replica that polls the nodes and publishes the routes")
 PROBE_FAILURES = Counter("crosslogic_probe_failures", "Looks at a node that found something wrong")
+PROBES = Counter("crosslogic_probes", "Requests by which the scheduler had an engine prove itself")
+PROBE_TOKENS = Counter("crosslogic_probe_tokens", "Tokens of those, billed to nobody", ["kind"])
+EJECTED = Counter("crosslogic_nodes_ejected", "Nodes taken out of the routes", ["by"])
+READMITTED = Counter("crosslogic_nodes_readmitted", "Nodes that came back after a probe")
+LATE = Counter("crosslogic_late_outcomes", "Results of requests that a node had been sent in an earlier epoch")
 LEASES = Gauge("crosslogic_leases", "Leases in Redis: live ones, and expired ones not yet settled")
 OVERDUE = Gauge(
     "crosslogic_lease_overdue_seconds",

@@ -2,11 +2,16 @@
 
 import asyncio
 import random
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
 
-from scheduler.health import wanted
+from common.breaker import due, returned
+from common.errors import Unavailable
+from common.routing import Outcome
+from scheduler.breakers import Breakers
+from scheduler.health import Vital, wanted
 from scheduler.probe import Prober
 from scheduler.registry import Registry
 
@@ -17,16 +22,20 @@ SOONEST = 0.1
 """Seconds at least between two looks, however many gateways suspect a node."""
 
 
-class Suspicion(msgspec.Struct, frozen=True):
-    """`node.suspected`: a gateway could not connect to a node."""
-
-    node_id: str
+_outcomes = msgspec.json.Decoder(tuple[Outcome, ...])
 
 
 class Poller:
-    def __init__(self, registry: Registry, prober: Prober, interval: float, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        prober: Prober,
+        breakers: Breakers,
+        interval: float,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
         """`interval` in seconds. A bug in a polling task ends the group, and with it the process."""
-        self._registry, self._prober, self._interval = registry, prober, interval
+        self._registry, self._prober, self._breakers, self._interval = registry, prober, breakers, interval
         self._group = tasks
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wakes: dict[str, asyncio.Event] = {}
@@ -41,29 +50,77 @@ class Poller:
             self._wakes[id] = asyncio.Event()
             self._tasks[id] = self._group.create_task(self._poll(id, self._wakes[id]))
 
-    def suspect(self, body: bytes) -> None:
-        """Look at once. Nodes that are not polled here are another replica's business."""
+    def heard(self, body: bytes) -> None:
+        """`node.outcomes`. A node that failed somebody is looked at at once. Nodes that are not polled here are another
+        replica's business."""
         try:
-            id = msgspec.json.decode(body, type=Suspicion).node_id
+            outcomes = _outcomes.decode(body)
         except (msgspec.ValidationError, msgspec.DecodeError):
             return
-        if id in self._wakes:
-            self._wakes[id].set()
+        for outcome in outcomes:
+            if outcome.node_id in self._wakes and self._registry.heard(outcome, datetime.now(UTC), _random()):
+                self._wakes[outcome.node_id].set()
 
     async def _poll(self, id: str, wake: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-        while (vital := self._registry.vitals.get(id)) is not None:
+        stored = 0  # the epoch that the shared record has
+        while self._tasks.get(id) is asyncio.current_task() and (vital := self._registry.vitals.get(id)) is not None:
             wake.clear()
-            async with self._looks:
-                seen = await self._prober.look(vital.node, wanted(vital, loop.time()))
-            self._registry.saw(id, seen, loop.time(), datetime.now(UTC))
-            failed_once = not seen.healthy and vital.node.state == "ready" and not vital.failures
-            pause = self._interval * random.uniform(0.8, 1.2)  # noqa: S311  jitter
-            if failed_once:
-                pause = min(pause, SOONER)
+            pause = self._interval * (0.8 + 0.4 * _random())
+            with suppress(Unavailable):  # nobody could be told that it is back; it is tried again
+                if vital.breaker.epoch != stored:
+                    held = await self._breakers.keep(id, vital.breaker)
+                    self._registry.adopt(id, held, datetime.now(UTC))
+                    stored = held.epoch
+                if vital.node.state == "unhealthy":
+                    pause = await self._probe(id, vital, pause)
+            if vital.node.state != "unhealthy":
+                pause = await self._look(id, vital, pause)
             await asyncio.sleep(min(pause, SOONEST))
             try:
                 async with asyncio.timeout(max(pause - SOONEST, 0)):
                     await wake.wait()
             except TimeoutError:
                 pass
+
+    async def _look(self, id: str, vital: Vital, pause: float) -> float:
+        """Returns how long to wait until the next."""
+        now = asyncio.get_running_loop().time
+        async with self._looks:
+            seen = await self._prober.look(vital.node, wanted(vital, now()))
+        self._registry.saw(id, seen, now(), datetime.now(UTC), _random())
+        failed_once = not seen.healthy and vital.node.state == "ready" and not vital.failures
+        return min(pause, SOONER) if failed_once else pause
+
+    async def _probe(self, id: str, vital: Vital, pause: float) -> float:
+        """The one probe of a node that is out of the routes, if it may be probed now and nobody else does.
+
+        Dies this process, the permit lapses; is the probe cancelled, the permit is given back.
+        """
+        clock = datetime.now(UTC)
+        if not due(vital.breaker, clock.timestamp()):
+            return min(pause, max(vital.breaker.until - clock.timestamp(), SOONEST))
+        permit = await self._breakers.permit(id, vital.breaker, clock.timestamp())
+        self._registry.adopt(id, permit, clock)
+        vital = self._registry.vitals.get(id, vital)
+        if not self._breakers.holds(permit) or vital.breaker != permit:
+            return pause
+        now = asyncio.get_running_loop().time
+        try:
+            async with self._looks:
+                seen = await self._prober.look(vital.node, wanted(vital, now()))
+        except asyncio.CancelledError:
+            with suppress(Unavailable):
+                await self._breakers.keep(id, returned(permit, permit.epoch, datetime.now(UTC).timestamp()))
+            raise
+        after = self._registry.judged(id, seen, now(), datetime.now(UTC), _random())
+        if after is not None and after.breaker.epoch > permit.epoch:
+            held = await self._breakers.keep(id, after.breaker)
+            if held == after.breaker:
+                self._registry.put(after, datetime.now(UTC))
+            else:  # it took too long, and somebody else has probed meanwhile
+                self._registry.adopt(id, held, datetime.now(UTC))
+        return SOONEST
+
+
+def _random() -> float:
+    return random.random()  # noqa: S311  jitter

@@ -1,11 +1,16 @@
-"""One look at an engine over HTTP: `/health`, `/v1/models`, and a token made with the node's own key."""
+"""One look at an engine over HTTP: `/health`, `/v1/models`, and a token made with the node's own key.
+
+The token is billed to nobody. What engines count of it is told, so that their counters can be explained.
+"""
+
+import asyncio
 
 import msgspec
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 
 from common.routing import Model, Node
-from scheduler.health import Seen, Wanted
-from scheduler.metrics import PROBE_FAILURES
+from scheduler.health import Seen, Spent, Wanted
+from scheduler.metrics import PROBE_FAILURES, PROBE_TOKENS, PROBES
 
 LARGEST = 1 << 20  # bytes of an answer that is still read
 TRIALS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -24,6 +29,15 @@ class _Card(msgspec.Struct, frozen=True):
 
 class _Cards(msgspec.Struct, frozen=True):
     data: tuple[_Card, ...]
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    usage: _Usage | None = None
 
 
 class _Failed(Exception):
@@ -49,12 +63,17 @@ class Prober:
         except _Failed as failure:
             PROBE_FAILURES.inc()
             return Seen(False, models, reason=str(failure))
+        spent: list[Spent] = []
         try:
-            await self._token(node, models[0].id)
+            async with asyncio.timeout(self._token_timeout.total):  # of all trials together
+                await self._token(node, models[0].id, spent)
+        except TimeoutError:
+            PROBE_FAILURES.inc()
+            return Seen(True, models, reason="it did not generate a token in time", spent=tuple(spent))
         except _Failed as failure:
             PROBE_FAILURES.inc()
-            return Seen(True, models, reason=str(failure))
-        return Seen(True, models, token=True)
+            return Seen(True, models, reason=str(failure), spent=tuple(spent))
+        return Seen(True, models, token=True, spent=tuple(spent))
 
     async def _models(self, node: Node) -> tuple[Model, ...]:
         body = await self._get(node, "/v1/models")
@@ -64,9 +83,12 @@ class Prober:
             raise _Failed("/v1/models did not answer with a list of models") from error
         return tuple(Model(card.id, max(card.max_model_len or 0, 0)) for card in cards)
 
-    async def _token(self, node: Node, model: str) -> None:
+    async def _token(self, node: Node, model: str, spent: list[Spent]) -> None:
+        """Adds to `spent` what was asked, answered or not."""
         status = 0
         for path, body in TRIALS:
+            PROBES.inc()
+            spent.append(Spent(model))
             try:
                 async with self._http.post(
                     node.endpoint + path,
@@ -75,10 +97,11 @@ class Prober:
                     timeout=self._token_timeout,
                     allow_redirects=False,
                 ) as response:
-                    await _read(response)
+                    answer = await _read(response)
                     status = response.status
             except (ClientError, TimeoutError, OSError) as error:
                 raise _Failed(f"{path} failed: {type(error).__name__}") from error
+            spent[-1] = _spent(model, answer) if status == 200 else Spent(model, answered=True)
             if status == 200:
                 return
             if status not in (400, 404, 405, 422, 501):
@@ -96,6 +119,18 @@ class Prober:
                 return body
         except (ClientError, TimeoutError, OSError) as error:
             raise _Failed(f"{path} failed: {type(error).__name__}") from error
+
+
+def _spent(model: str, answer: bytes) -> Spent:
+    try:
+        usage = msgspec.json.decode(answer, type=_Answer).usage
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        usage = None
+    if usage is None:
+        return Spent(model)
+    PROBE_TOKENS.labels("input").inc(usage.prompt_tokens)
+    PROBE_TOKENS.labels("output").inc(usage.completion_tokens)
+    return Spent(model, usage.prompt_tokens, usage.completion_tokens, answered=True)
 
 
 def _headers(node: Node) -> dict[str, str]:

@@ -1,6 +1,9 @@
 """The scheduler's environment."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +24,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds a node has to answer `/health` and `/v1/models`."""
     generation_timeout: float = 30.0
     """Seconds a new node has for its first token, which may include warming up."""
+    breaker_failures: Annotated[int, Meta(ge=1)] = 5
+    """Requests in a row that fail until their node is left out."""
+    breaker_volume: Annotated[int, Meta(ge=1)] = 20
+    """Requests within `breaker_window` seconds until the share of those that failed says anything."""
+    breaker_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    breaker_window: Annotated[float, Meta(ge=1)] = 30.0
+    breaker_open: Annotated[float, Meta(gt=0)] = 1.0
+    """Seconds until a node that was left out is probed; twice as long each further time in a row."""
+    breaker_longest: Annotated[float, Meta(gt=0)] = 60.0
     reap_interval: float = 0.25
     """Seconds between two looks for expired leases."""
     claim: float = 10.0

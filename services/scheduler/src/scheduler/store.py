@@ -80,7 +80,8 @@ async def nodes(connection: Connection) -> list[Node]:
     """All of them, with their keys, oldest first."""
     rows = await connection.fetch(
         """
-        select id, endpoint, region, state, models, weight, max_concurrency, api_key, revision, continuation
+        select id, endpoint, region, state, models, weight, max_concurrency, api_key, revision,
+               continuation, deployment_id
         from scheduler.nodes order by id
         """
     )
@@ -96,6 +97,7 @@ async def nodes(connection: Connection) -> list[Node]:
             api_key=row["api_key"],
             revision=row["revision"],
             continuation=row["continuation"],
+            deployment_id=row["deployment_id"],
         )
         for row in rows
     ]
