@@ -3,13 +3,23 @@
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from integration.shop import Shop, cost
 from openai import APIError, AsyncOpenAI
 
 import simulator
+from stack.fixtures import MakeStack
+from stack.stack import Stack
 
 CHAT: Any = [{"role": "user", "content": "Tell of a river, être 川, please."}]
 LENGTH = 30
+STAYS = {"GATEWAY_BREAKER_FAILURES": "1000", "SCHEDULER_BREAKER_FAILURES": "1000"}
+"""A node that loses stream after stream would be left out after a few."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(make_stack_of_module: MakeStack) -> Stack:
+    return await make_stack_of_module(service_env=STAYS)
 
 
 async def read(client: AsyncOpenAI, shop: Shop, **asked: Any) -> tuple[str, str, Any, set[str]]:

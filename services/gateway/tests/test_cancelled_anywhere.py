@@ -15,6 +15,7 @@ import redis.asyncio
 
 import simulator
 from common import bus, ids
+from common.breaker import Policy
 from common.errors import ApiError
 from common.leases import Layer, leases_key
 from common.redis import Redis

@@ -180,8 +180,12 @@ async def test_a_node_that_refuses_while_its_health_is_well_comes_back_by_one_to
         epoch = next(one.epoch for one in (await routes()).nodes if one.id == node["id"])
         assert epoch == 5  # opened, probed, opened, probed, closed
         await client.tell(OUTCOMES, msgspec.json.encode([Outcome(node["id"], epoch - 1, 0, 100)]))
-        _, asked = await ask("GET", f"/admin/nodes/{node['id']}")
-        assert asked["state"] == "ready"
+
+        async def saved() -> bool:
+            return bool((await ask("GET", f"/admin/nodes/{node['id']}"))[1]["state"] == "ready")
+
+        await eventually(saved)
+        assert (await routes()).nodes[0].epoch == epoch
 
 
 async def test_live_requests_are_shown(service: Settings, ask: Any, gateway: Any, eventually: Any) -> None:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 DAY = 86_400.0
 STREAMS: dict[str, tuple[tuple[str, ...], float]] = {
     "USAGE": (("usage.recorded.v1.>",), 35 * DAY),
-    # versioned events only: `node.suspected`, which gateways tell at each failed connection, is not kept
+    # versioned events only: `node.outcomes`, which gateways tell each second, is not kept
     "FLEET": (("node.*.v1", "scale.>", "launch.>"), 7 * DAY),
     "AUDIT": (("audit.>",), 35 * DAY),
     "DEAD": (("dead.>",), 90 * DAY),

@@ -80,7 +80,7 @@ class Ejection:
 
     def _lets(self, node: Node, request: str, now: float) -> bool:
         seen = self._of(node)
-        if seen is None or seen.breaker.state == "closed":
+        if seen is None or seen.breaker.state == "closed" or seen.breaker.holder == request:
             return True
         permit = breaker.permitted(seen.breaker, request, now, self._policy)
         if permit is not None:
