@@ -166,11 +166,11 @@ async def test_what_cannot_be_stored_is_refused(
 async def test_limits_of_tenant_and_environment_are_kept(office: Office) -> None:
     path = f"/admin/tenants/{office.tenant_id}"
     limits = {"requests_per_minute": 5, "max_concurrency": 2}
-    changed = await office.admin("PATCH", path, {"limits": limits, "plan": "team"})
+    changed = await office.admin("PATCH", path, {"limits": limits, "plan": "free"})
     (production,) = changed["environments"]
     await office.admin("PATCH", f"{path}/environments/{production['id']}", {"limits": {"tokens_per_minute": 9}})
     found = await office.admin("GET", path)
-    assert (found["limits"], found["plan"], found["name"]) == (limits, "team", "t")
+    assert (found["limits"], found["plan"], found["name"]) == (limits, "free", "t")
     assert found["environments"][0]["limits"] == {"tokens_per_minute": 9}
     for wrong, param in [
         ({"budget": 1}, "budget"),

@@ -20,6 +20,7 @@ READERS = set(ROLES)
 KEY_READERS = {"owner", "admin", "developer", "viewer"}
 KEY_WRITERS = {"owner", "admin", "developer"}
 ADMINS = {"owner", "admin"}
+PAYERS = {"owner", "admin", "billing"}
 T = "/account/tenants/{tenant_id}"
 TABLE: dict[tuple[str, str], set[str]] = {
     ("GET", "/account"): READERS,
@@ -37,8 +38,12 @@ TABLE: dict[tuple[str, str], set[str]] = {
     ("POST", f"{T}/environments"): ADMINS,
     ("PATCH", f"{T}/environments/{{environment_id}}"): ADMINS,
     ("GET", f"{T}/usage"): READERS,
+    ("GET", f"{T}/usage.csv"): READERS,
     ("GET", f"{T}/usage/records"): READERS,
-    ("GET", f"{T}/invoices"): ("owner", "admin", "billing"),
+    ("GET", f"{T}/balance"): PAYERS,
+    ("GET", f"{T}/credits"): PAYERS,
+    ("GET", f"{T}/plan"): PAYERS,
+    ("PUT", f"{T}/budget"): PAYERS,
     ("GET", f"{T}/audit"): ADMINS,
 }
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
@@ -49,6 +54,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "members"): {"role": "billing"},
     ("POST", "environments"): {},
     ("PATCH", "environments"): {"region": "eu"},
+    ("PUT", "budget"): {"monthly_usd": "5", "hard": False},
 }
 
 
@@ -177,6 +183,32 @@ async def test_usage_is_of_the_tenant_in_the_path_whatever_the_query_says(office
     path = f"/account/tenants/{office.tenant_id}/usage?tenant_id={office.stack.tenant_id}"
     answer = await office.call("GET", path, token=token)
     assert (answer.status, answer.body["rows"]) == (200, [])
+
+
+async def test_a_budget_is_of_the_tenant_in_the_path_whatever_the_body_says(office: Office, issuer: Issuer) -> None:
+    token, path = issuer.token(person(office, "billing")), f"/account/tenants/{office.tenant_id}"
+    answer = await office.call("PUT", f"{path}/budget", {"monthly_usd": "7", "hard": True}, token=token)
+    assert (answer.status, answer.body["monthly_usd"], answer.body["hard"]) == (200, "7.00", True)
+    shown = await office.admin("GET", f"/admin/tenants/{office.tenant_id}")
+    assert (shown["budget"], shown["plan"]) == ({"monthly_usd": "7.00", "hard": True}, "pay_as_you_go")
+    for wrong, param in [({"monthly_usd": "-1"}, "monthly_usd"), ({"monthly_usd": "1", "tenant_id": "x"}, "tenant_id")]:
+        refused = await office.call("PUT", f"{path}/budget", wrong, token=token)
+        assert (refused.status, refused.body["error"]["param"]) == (400, param)
+    (entry, *_) = [e for e in await office.audit(tenant_id=office.tenant_id) if e["status"] == 200]
+    assert (entry["actor"], entry["action"].split()[0]) == (f"user:{person(office, 'billing')}", "PUT")
+
+
+async def test_an_admin_sets_plan_and_budget_with_the_tenant(office: Office) -> None:
+    new = {"name": "n", "email": "n@example.com", "plan": "prepaid"}
+    tenant = await office.admin("POST", "/admin/tenants", new)
+    path = f"/admin/tenants/{tenant['id']}"
+    assert (tenant["plan"], (await office.admin("GET", path))["plan"]) == ("prepaid", "prepaid")
+    changed = await office.admin("PATCH", path, {"plan": "free", "budget": {"monthly_usd": "3", "hard": False}})
+    assert (changed["plan"], changed["budget"]) == ("free", {"monthly_usd": "3.00", "hard": False})
+    assert (await office.admin("PATCH", path, {"budget": None}))["budget"] is None
+    refused = await office.call("PATCH", path, {"budget": {"monthly_usd": "1e-13"}})
+    assert (refused.status, refused.body["error"]["param"]) == (400, "monthly_usd")
+    assert (await office.call("POST", "/admin/tenants", {**new, "plan": "gold"})).status == 400
 
 
 async def test_members_of_a_suspended_tenant_only_read(office: Office, issuer: Issuer) -> None:

@@ -3,21 +3,16 @@
 from decimal import Context, Decimal, Inexact, InvalidOperation
 
 from common.errors import InvalidRequest
+from common.money import PICO_PER_USD, usd
 
-PICO_PER_USD = 10**12
+__all__ = ["PICO_PER_USD", "amount", "price", "usd"]
+
 MOST_USD_PER_MILLION = 1_000_000
 MOST_USD = 10**9
 
 _EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
 _MICRO = Decimal("0.000001")
 _PICO = Decimal("0.000000000001")
-
-
-def usd(pico: int) -> str:
-    """Pico-dollars as exact dollars with at least two decimals: 10_000 is `0.00000001`, 10**12 is `1.00`."""
-    whole, fraction = divmod(abs(pico), PICO_PER_USD)
-    decimals = f"{fraction:012d}".rstrip("0").ljust(2, "0")
-    return f"{'-' if pico < 0 else ''}{whole}.{decimals}"
 
 
 def price(usd_per_million: Decimal, param: str) -> int:

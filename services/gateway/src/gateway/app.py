@@ -36,6 +36,7 @@ from gateway.observed import Observed, tracing
 from gateway.oidc import People
 from gateway.operators import Operators
 from gateway.outcomes import Outcomes
+from gateway.owed import Owed
 from gateway.placement import Placement
 from gateway.prices import Prices
 from gateway.routes.guards import Guards
@@ -109,7 +110,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         failures = Failures(nats, Throttle(settings.auth_failures, settings.auth_failure_seconds))
         await failures.listen()
         people = People(session, issuers, settings.oidc_audience)
-        tenants = Tenants(pool, nats)
+        tenants = Tenants(pool, nats, Owed(nats), budgets)
         services = routes.Services(
             identity=identity,
             nodes=nodes,

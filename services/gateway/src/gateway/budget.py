@@ -82,6 +82,19 @@ class Budgets:
             return DEFAULT
         return next((p.plan for p in reversed(account.later) if p.effective_from <= now), account.plan)
 
+    def known(self, tenant_id: UUID) -> Account | None:
+        """As told last; None: nothing special was ever told of it."""
+        return self._accounts.get(tenant_id)
+
+    async def account(self, tenant_id: UUID) -> Account | None:
+        """As billing has it now; as told last while billing is away."""
+        try:
+            account = (await self._ask(Asked(tenant_id, ()))).account
+        except Unavailable:
+            return self.known(tenant_id)
+        self._replace(account)
+        return account
+
     def hold(self, caller: Caller, cost: int) -> Hold | None:
         held = hold(self._accounts.get(caller.tenant_id), caller, cost)
         if held is not None:

@@ -6,8 +6,8 @@
 | read API keys | x | x | x | | x |
 | create, change, rotate, revoke API keys | x | x | x | | |
 | read usage | x | x | x | x | x |
+| read plan, balance, credits, invoices; change the budget | x | x | | x | |
 | change members (those who are owners: owners only), environments | x | x | | | |
-| read invoices | x | x | | x | |
 | read the audit log (it has people's addresses) | x | x | | | |
 """
 
@@ -26,22 +26,27 @@ Permission: TypeAlias = Literal[
     "keys:write",
     "usage:read",
     "billing:read",
+    "billing:write",
     "audit:read",
 ]
 _EVERYBODY: frozenset[Permission] = frozenset({"tenant:read", "environments:read", "members:read", "usage:read"})
-_ALL: frozenset[Permission] = _EVERYBODY | {
-    "environments:write",
-    "members:write",
-    "keys:read",
-    "keys:write",
-    "billing:read",
-    "audit:read",
-}
+_MONEY: frozenset[Permission] = frozenset({"billing:read", "billing:write"})
+_ALL: frozenset[Permission] = (
+    _EVERYBODY
+    | _MONEY
+    | {
+        "environments:write",
+        "members:write",
+        "keys:read",
+        "keys:write",
+        "audit:read",
+    }
+)
 GRANTS: dict[Role, frozenset[Permission]] = {
     "owner": _ALL,
     "admin": _ALL,
     "developer": _EVERYBODY | {"keys:read", "keys:write"},
-    "billing": _EVERYBODY | {"billing:read"},
+    "billing": _EVERYBODY | _MONEY,
     "viewer": _EVERYBODY | {"keys:read"},
 }
 

@@ -9,22 +9,26 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from common.budgets import Account
 from common.bus import Bus, encode
 from common.db import Connection, Pool, transaction
 from common.errors import Conflict, NotFound, Unavailable
 from common.events import TenantChanged
 from common.ids import new_id
+from common.money import usd
+from common.plans import DEFAULT, Plan
 from common.tenants import Profile
 from gateway.announcing import announce
 from gateway.audit import Author, entry
+from gateway.budget import Budgets
 from gateway.changes import changed
+from gateway.owed import BudgetChange, Owed
 from gateway.store import api_keys, tenants
 from gateway.store import audit as log_of
-from gateway.store.tenants import Environment, Limits, Reason, Tenant
+from gateway.store.tenants import BudgetOf, Environment, Limits, Reason, Tenant
 
 Name: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=200)]
 Email: TypeAlias = Annotated[str, Meta(pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z", max_length=320)]
-Plan: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9_-]{1,64}\Z")]
 Region: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{0,64}\Z")]
 DEFAULT_ENVIRONMENT = "production"
 
@@ -32,7 +36,7 @@ DEFAULT_ENVIRONMENT = "production"
 class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     email: Email
-    plan: Plan = "pay_as_you_go"
+    plan: Plan = DEFAULT
 
 
 class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,7 +46,10 @@ class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     name: Name | UnsetType = UNSET
     email: Email | UnsetType = UNSET
     plan: Plan | UnsetType = UNSET
+    """From this hour on, or from the first one that is not charged by another plan's prices."""
     limits: Limits | UnsetType = UNSET
+    budget: BudgetChange | UnsetType | None = UNSET
+    """None removes it."""
 
 
 class NewEnvironment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,12 +65,16 @@ class EnvironmentChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 class Tenants:
     """Every method raises NotFound for a tenant or environment that is not there."""
 
-    def __init__(self, pool: Pool, bus: Bus) -> None:
+    def __init__(self, pool: Pool, bus: Bus, owed: Owed, budgets: Budgets) -> None:
         self._pool = pool
         self._bus = bus
+        self._owed = owed
+        self._budgets = budgets
 
     async def create(self, by: Author, new: NewTenant, now: datetime) -> Tenant:
         id = new_id()
+        if new.plan != DEFAULT:  # first: of a tenant that then is not made, a plan is no harm
+            await self._owed.put_plan(by, id, new.plan)
         async with transaction(self._pool) as connection:
             await tenants.add(connection, id, new.name, new.email, new.plan)
             await tenants.add_environment(connection, new_id(), id, DEFAULT_ENVIRONMENT, "")
@@ -75,30 +86,40 @@ class Tenants:
 
     async def all(self) -> list[Tenant]:
         async with transaction(self._pool) as connection:
-            return await tenants.read(connection)
+            found = await tenants.read(connection)
+        return [_with(tenant, self._budgets.known(tenant.id)) for tenant in found]
 
     async def one(self, id: UUID) -> Tenant:
         async with transaction(self._pool) as connection:
             found = await tenants.read(connection, id)
         if not found:
             raise NotFound(f"no tenant {id}", param="id")
-        return found[0]
+        return _with(found[0], await self._budgets.account(id))
 
     async def change(self, by: Author, id: UUID, change: TenantChange, now: datetime) -> Tenant:
+        """Billing's part first: who got no answer asks again, and it is done once."""
+        ours = change.plan is UNSET and change.budget is UNSET
+        if not ours:
+            await self.one(id)
+        if change.plan is not UNSET:
+            await self._owed.put_plan(by, id, change.plan)
+        if change.budget is not UNSET:
+            await self._owed.put_budget(by, id, change.budget or BudgetChange(None))
+        own = msgspec.structs.replace(change, budget=UNSET)
         async with transaction(self._pool) as connection:
             before = await locked(connection, id)
-            after = changed(before, change)
+            after = changed(before, own)
             if change.status == "active":  # an admin's word goes for every reason
                 after = _suspended(after, ())
             elif change.status == "suspended":
                 after = _suspended(after, {*before.suspended_for, "admin"})
             await tenants.change(connection, after)
             hashes = await api_keys.hashes(connection, id)
-            told = entry(by, new_id(), now, target=id, tenant_id=id, status=200, before=before, after=after)
+            told = entry(by, new_id(), now, target=id, tenant_id=id, status=200, before=before, after=[after, change])
             await log_of.append(connection, told)
         await announce(self._bus, id, hashes, now)
         await self._tell_changed(id, now)
-        return after
+        return _with(after, self._budgets.known(id) if ours else await self._budgets.account(id))
 
     async def stand(self, by: Author, id: UUID, *, paid: bool, now: datetime) -> Tenant:
         """Suspend it for non-payment, or lift that and no other reason. Done already changes nothing."""
@@ -162,3 +183,11 @@ async def locked(connection: Connection, id: UUID, param: str = "id") -> Tenant:
     if not await tenants.lock(connection, id):
         raise NotFound(f"no tenant {id}", param=param)
     return (await tenants.read(connection, id))[0]
+
+
+def _with(tenant: Tenant, account: Account | None) -> Tenant:
+    if account is None:
+        return tenant
+    own = next((budget for budget in account.budgets if budget.name == "tenant"), None)
+    budget = BudgetOf(usd(own.limit), own.hard) if own else None
+    return msgspec.structs.replace(tenant, plan=account.plan, budget=budget)

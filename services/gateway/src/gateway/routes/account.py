@@ -8,20 +8,22 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, delete, get, patch, post
+from litestar import Request, Response, delete, get, patch, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 
 from common.bus import Bus
-from common.rpc import Call, forward
+from common.rpc import Call, Reply, forward
+from gateway import csv
 from gateway.api_keys import ApiKeys, CreatedKey, KeyChange, NewKeyOfTenant, Rotation
 from gateway.audit import Author
 from gateway.journal import Journal, Page
 from gateway.members import MemberChange, Members, NewMember
 from gateway.oidc import Person
+from gateway.owed import BudgetChange
 from gateway.roles import Role
 from gateway.routes.admin import KeyList, MemberList
-from gateway.routes.forwarded import passed
+from gateway.routes.forwarded import passed, passing
 from gateway.store.api_keys import ApiKey
 from gateway.store.members import Member, Membership
 from gateway.store.tenants import Environment, Tenant
@@ -118,24 +120,61 @@ def of_environments(tenants: Tenants) -> list[HTTPRouteHandler]:
 def of_usage(bus: Bus) -> list[HTTPRouteHandler]:
     """Billing answers; which tenant is meant is said here, whatever the query says."""
 
-    async def usage_of(request: Request[Any, Any, Any], author: Author, tenant_id: UUID, path: str) -> Response[bytes]:
+    async def usage_of(request: Request[Any, Any, Any], author: Author, tenant_id: UUID, path: str) -> Reply:
         query = {**dict(request.query_params), "tenant_id": str(tenant_id)}
         call = Call(method="GET", path=path, query=query, actor=author.actor, request_id=author.request_id)
-        return passed(await forward(bus, "billing", call))
+        return await forward(bus, "billing", call)
 
     @get(f"{TENANT}/usage", permission="usage:read")
     async def my_usage(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
-        return await usage_of(request, author, tenant_id, "/admin/usage")
+        return passed(await usage_of(request, author, tenant_id, "/admin/usage"))
+
+    @get(f"{TENANT}/usage.csv", permission="usage:read", media_type="text/csv")
+    async def my_usage_as_csv(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
+        """The same rows, for a machine or a spreadsheet."""
+        reply = await usage_of(request, author, tenant_id, "/admin/usage")
+        if reply.status != 200:
+            return passed(reply)
+        return Response(csv.usage(bytes(reply.body)), media_type="text/csv")
 
     @get(f"{TENANT}/usage/records", permission="usage:read")
     async def my_records(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
-        return await usage_of(request, author, tenant_id, "/admin/usage/records")
+        return passed(await usage_of(request, author, tenant_id, "/admin/usage/records"))
 
     @get(f"{TENANT}/invoices", permission="billing:read")
     async def my_invoices(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
-        return await usage_of(request, author, tenant_id, "/admin/invoices")
+        return passed(await usage_of(request, author, tenant_id, "/admin/invoices"))
 
-    return [my_usage, my_records, my_invoices]
+    return [my_usage, my_usage_as_csv, my_records, my_invoices]
+
+
+def of_money(bus: Bus, journal: Journal) -> list[HTTPRouteHandler]:
+    """Billing answers what the admin API is answered, of the tenant in the path and no other."""
+
+    async def money_of(
+        author: Author, tenant_id: UUID, word: str, method: str = "GET", body: bytes = b""
+    ) -> Response[bytes]:
+        path = f"/admin/tenants/{tenant_id}/{word}"
+        return await passing(bus, journal, author, "billing", tenant_id, method, path, {}, body)
+
+    @get(f"{TENANT}/balance", permission="billing:read")
+    async def my_balance(author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await money_of(author, tenant_id, "balance")
+
+    @get(f"{TENANT}/credits", permission="billing:read")
+    async def my_credits(author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await money_of(author, tenant_id, "credits")
+
+    @get(f"{TENANT}/plan", permission="billing:read")
+    async def my_plan(author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await money_of(author, tenant_id, "plan")
+
+    @put(f"{TENANT}/budget", permission="billing:write")
+    async def change_my_budget(author: Author, tenant_id: UUID, data: BudgetChange) -> Response[bytes]:
+        body = msgspec.json.encode(data)
+        return await money_of(author, tenant_id, "budget", "PUT", body)
+
+    return [my_balance, my_credits, my_plan, change_my_budget]
 
 
 def of_audit(journal: Journal) -> list[HTTPRouteHandler]:

@@ -56,37 +56,45 @@ def handlers(bus: Bus, journal: Journal) -> list[HTTPRouteHandler]:
         path = request.url.path
         if owner is None:
             raise NotFound(f"no such path: {path}")
-        body = await request.body()
-        try:
-            raw = msgspec.json.decode(body, type=msgspec.Raw) if body else msgspec.Raw(b"null")
-            msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
-            raise invalid(error) from error
-        call = Call(
-            method=request.method,
-            path=path,
-            query=dict(request.query_params),
-            body=raw,
-            actor=author.actor,
-            request_id=author.request_id,
-        )
-        if request.method == "GET":
-            return passed(await forward(bus, owner, call))
         author = msgspec.structs.replace(author, action=f"{request.method} {template(path)}")
-        tenant_id = tenant_id or _named(body)
-        await journal.intended(author, path, tenant_id, body)
-        status = ApiError.status
-        try:
-            reply = await forward(bus, owner, call)
-            status = reply.status
-        except ApiError as error:
-            status = error.status
-            raise
-        finally:
-            await journal.ended(author, path, tenant_id, status)
-        return passed(reply)
+        query, body = dict(request.query_params), await request.body()
+        return await passing(bus, journal, author, owner, tenant_id, request.method, path, query, body)
 
     return [owned_elsewhere, tenants_elsewhere]
+
+
+async def passing(
+    bus: Bus,
+    journal: Journal,
+    author: Author,
+    owner: str,
+    tenant_id: UUID | None,
+    method: str,
+    path: str,
+    query: dict[str, str],
+    body: bytes,
+) -> Response[bytes]:
+    """What the owner answers; what is not only read is in the audit log before it is done."""
+    try:
+        raw = msgspec.json.decode(body, type=msgspec.Raw) if body else msgspec.Raw(b"null")
+        msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise invalid(error) from error
+    call = Call(method=method, path=path, query=query, body=raw, actor=author.actor, request_id=author.request_id)
+    if method == "GET":
+        return passed(await forward(bus, owner, call))
+    tenant_id = tenant_id or _named(body)
+    await journal.intended(author, path, tenant_id, body)
+    status = ApiError.status
+    try:
+        reply = await forward(bus, owner, call)
+        status = reply.status
+    except ApiError as error:
+        status = error.status
+        raise
+    finally:
+        await journal.ended(author, path, tenant_id, status)
+    return passed(reply)
 
 
 def passed(reply: Reply) -> Response[bytes]:

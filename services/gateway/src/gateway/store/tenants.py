@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from common.db import Connection
+from common.plans import DEFAULT, Plan
 from common.tenants import Profile
 
 Reason: TypeAlias = Literal["admin", "non_payment"]
@@ -27,11 +28,18 @@ class Environment(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
 
 
+class BudgetOf(msgspec.Struct, frozen=True):
+    monthly_usd: str
+    hard: bool
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     name: str
     email: str
-    plan: str
+    plan: Plan = DEFAULT
+    """As asked for here last; which one is in force, and the budget, billing knows."""
+    budget: BudgetOf | None = None
     status: Literal["active", "suspended"]
     suspended_for: tuple[Reason, ...] = ()
     """Suspended while there is any."""
@@ -40,7 +48,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     environments: tuple[Environment, ...] = ()
 
 
-async def add(connection: Connection, id: UUID, name: str, email: str, plan: str) -> None:
+async def add(connection: Connection, id: UUID, name: str, email: str, plan: Plan) -> None:
     await connection.execute(
         "insert into gateway.tenants (id, name, email, plan) values ($1, $2, $3, $4)", id, name, email, plan
     )
