@@ -40,6 +40,7 @@ TABLE: dict[tuple[str, str], set[str]] = {
     ("GET", f"{T}/usage"): READERS,
     ("GET", f"{T}/usage.csv"): READERS,
     ("GET", f"{T}/usage/records"): READERS,
+    ("GET", f"{T}/invoices"): PAYERS,
     ("GET", f"{T}/balance"): PAYERS,
     ("GET", f"{T}/credits"): PAYERS,
     ("GET", f"{T}/plan"): PAYERS,
