@@ -60,7 +60,7 @@ class Office:
             text = await response.text()
             return Answer(
                 response.status,
-                msgspec.json.decode(text) if text and response.content_type == "application/json" else text or None,
+                msgspec.json.decode(text) if text and "json" in response.content_type else text or None,
                 {k.lower(): v for k, v in response.headers.items()},
             )
 
