@@ -10,7 +10,9 @@ from common.breaker import Policy
 from common.ids import new_id
 from common.routing import OUTCOMES
 from common.run import cancelled
+from scheduler import capacity
 from scheduler.breakers import Breakers
+from scheduler.deployed import Deployed
 from scheduler.herald import Herald
 from scheduler.keeper import Keeper
 from scheduler.leader import Leader
@@ -20,6 +22,7 @@ from scheduler.probe import Prober
 from scheduler.reaper import Reaper
 from scheduler.registry import Registry
 from scheduler.routes import POKE, Admin, router
+from scheduler.scaler import Scaler
 from scheduler.settings import Settings
 
 
@@ -48,22 +51,27 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             permit=2 * settings.health_timeout + settings.generation_timeout + 5,
         )
         registry = Registry(new_id, policy)
+        deployed = Deployed(nats, registry.routes_changed)
+        scaler = Scaler(
+            nats, pool, leases, leader, registry, deployed, capacity.Policy(concurrency=settings.concurrency)
+        )
         breakers = Breakers(nats, str(new_id()), policy)
         reaper = Reaper(nats, leases, settings.reap_interval, settings.claim)
         async with asyncio.TaskGroup() as tasks:
+            follow = tasks.create_task(deployed.run(stopping))
             watch = tasks.create_task(telemetry.watch_loop())
             poller = Poller(registry, prober, breakers, settings.health_interval, tasks)
             keeper = Keeper(pool, leader, registry, poller, breakers)
             await nats.listen(POKE, keeper.poke)
             await nats.listen(OUTCOMES, poller.heard)
             await rpc.serve(nats, "scheduler", router, Admin(pool, nats, leases, prober))
-            for loop in (leader, keeper, Herald(nats, leader, registry), reaper):
+            for loop in (leader, keeper, Herald(nats, leader, registry, deployed), scaler, reaper):
                 tasks.create_task(loop.run(stopping))
             while not stopping.is_set():
                 probes.ready = leader.known and reaper.loaded
                 await _pause(stopping)
             probes.ready = False
-            await cancelled([watch])
+            await cancelled([watch, follow])
 
 
 async def _pause(stopping: asyncio.Event, seconds: float = 0.1) -> None:

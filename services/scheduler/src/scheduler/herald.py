@@ -10,6 +10,7 @@ from common.bus import Bus, encode
 from common.errors import Unavailable
 from common.events import NodeLost, NodeRegistered, subject_of
 from common.routing import BUCKET, KEY, Node, Snapshot
+from scheduler.deployed import Deployed
 from scheduler.leader import Leader
 from scheduler.registry import Registry
 
@@ -21,9 +22,9 @@ EVERY = 1.0  # seconds between two checks that the routes in force are ours
 class Herald:
     """NATS down: tried again each second; logged once. NATS back without its data: published anew."""
 
-    def __init__(self, bus: Bus, leader: Leader, registry: Registry) -> None:
-        self._bus, self._leader, self._registry = bus, leader, registry
-        self._nodes: tuple[Node, ...] = ()
+    def __init__(self, bus: Bus, leader: Leader, registry: Registry, deployed: Deployed) -> None:
+        self._bus, self._leader, self._registry, self._deployed = bus, leader, registry, deployed
+        self._routes: tuple[tuple[Node, ...], tuple[str, ...]] = ((), ())
         self._published: bytes | None = None
         self._lost = False
 
@@ -52,13 +53,13 @@ class Herald:
             # we led on without Postgres, and another replica has come to lead with it
             self._leader.yield_lead()
             return
-        nodes = self._registry.nodes
-        if ours and stored is not None and nodes == self._nodes:
+        routes = self._registry.nodes, self._deployed.models
+        if ours and stored is not None and routes == self._routes:
             return
         before = max(_version(stored), _version(self._published))
-        body = msgspec.json.encode(Snapshot(next_version(before, time.time()), nodes))
+        body = msgspec.json.encode(Snapshot(next_version(before, time.time()), *routes))
         await self._bus.put(BUCKET, KEY, body)
-        self._published, self._nodes = body, nodes
+        self._published, self._routes = body, routes
 
     async def _tell(self) -> None:
         for event in tuple(self._registry.events):

@@ -22,6 +22,16 @@ class Backlog(msgspec.Struct, frozen=True):
     """Seconds since the oldest unsettled lease expired; 0 when there is none."""
 
 
+class Line(msgspec.Struct, frozen=True):
+    """Requests that wait for the same nodes."""
+
+    name: str
+    """The model."""
+    waiting: int
+    waited: float
+    """Seconds, of the first."""
+
+
 class Leases:
     """Every method raises Unavailable when Redis cannot be reached or lacks the functions."""
 
@@ -51,6 +61,10 @@ class Leases:
     async def live(self, nodes: Sequence[str]) -> dict[str, int]:
         """Live requests of each node."""
         return dict(zip(nodes, await self._call("cl_load", *nodes), strict=True)) if nodes else {}
+
+    async def lines(self) -> list[Line]:
+        """Those that are not empty."""
+        return [Line(one[0].decode(), int(one[1]), int(one[2]) / 1000) for one in await self._call("cl_queue")]
 
     async def backlog(self) -> Backlog:
         seconds, micros = await self._do("TIME")

@@ -10,6 +10,7 @@ PROBE_TOKENS = Counter("crosslogic_probe_tokens", "Tokens of those, billed to no
 EJECTED = Counter("crosslogic_nodes_ejected", "Nodes taken out of the routes", ["by"])
 READMITTED = Counter("crosslogic_nodes_readmitted", "Nodes that came back after a probe")
 LATE = Counter("crosslogic_late_outcomes", "Results of requests that a node had been sent in an earlier epoch")
+DESIRED = Gauge("crosslogic_desired_replicas", "Replicas asked for, of all models together, by the leading replica")
 LEASES = Gauge("crosslogic_leases", "Leases in Redis: live ones, and expired ones not yet settled")
 OVERDUE = Gauge(
     "crosslogic_lease_overdue_seconds",

@@ -33,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     breaker_open: Annotated[float, Meta(gt=0)] = 1.0
     """Seconds until a node that was left out is probed; twice as long each further time in a row."""
     breaker_longest: Annotated[float, Meta(gt=0)] = 60.0
+    concurrency: Annotated[int, Meta(ge=1)] = 32
+    """Requests at once that a replica is meant for, where neither its deployment nor its node says."""
     reap_interval: float = 0.25
     """Seconds between two looks for expired leases."""
     claim: float = 10.0
