@@ -29,7 +29,7 @@ async def client(nats_url: str) -> AsyncIterator[bus.Bus]:
 
 @pytest.fixture
 def settings(postgres_dsn: str, nats_url: str) -> Settings:
-    return Settings(postgres_dsn=postgres_dsn, nats_url=nats_url)
+    return Settings(postgres_dsn=postgres_dsn, nats_url=nats_url, secret_key="k" * 32)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from common.db import Pool, migrate, open_pool, transaction
+from common.db import Pool, migrate, open_pool, session, transaction, try_lock
 from common.routing import Model, Node
 from scheduler import store
 from scheduler.health import Vital
@@ -54,9 +54,9 @@ async def test_a_key_is_kept_replaced_or_removed(pool: Pool, given: str | None, 
 
 
 async def test_one_session_leads_until_it_ends(postgres_dsn: str, pool: Pool) -> None:
-    async with store.session(postgres_dsn) as first:
-        assert await store.lead(first)
-        async with store.session(postgres_dsn) as second:
-            assert not await store.lead(second)
+    async with session(postgres_dsn, "test") as first:
+        assert await try_lock(first, "leader")
+        async with session(postgres_dsn, "test") as second:
+            assert not await try_lock(second, "leader")
             await first.close()
-            assert await store.lead(second)
+            assert await try_lock(second, "leader")

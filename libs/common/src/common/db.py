@@ -59,6 +59,32 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         raise Unavailable(f"the database is not available: {error!r}") from error
 
 
+@asynccontextmanager
+async def session(dsn: str, name: str) -> AsyncIterator[Connection]:
+    """A connection of its own, whose locks end with it. Raises Unavailable, inside the block as well.
+
+    The server ends a session that is silent for 15 s, so that the lock of a machine that vanished is released.
+    """
+    try:
+        connection = await asyncpg.connect(
+            dsn,
+            timeout=3,
+            command_timeout=3,
+            server_settings={"application_name": name, "idle_session_timeout": "15000"},
+        )
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+    except UNREACHABLE as error:
+        raise Unavailable(f"the database is not available: {error!r}") from error
+
+
+async def try_lock(connection: Connection, name: str) -> bool:
+    """Take the advisory lock of that name for this session, unless another session holds it."""
+    return bool(await connection.fetchval("select pg_try_advisory_lock(hashtextextended($1, 0))", name))
+
+
 async def migrate(pool: Pool, package: str) -> None:
     """Apply `<package>/migrations/NNNN_*.sql` in order, once each, whoever else is starting at the same time.
 

@@ -93,6 +93,38 @@ class ScaleRequested(msgspec.Struct, frozen=True, tag_field="type", tag="scale.r
     deployment_id: UUID | None = None
 
 
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """What the events of a launch have in common."""
+
+    id: UUID
+    time: Time
+    launch_id: UUID
+    deployment_id: UUID
+    model: Name
+    cluster: str
+    cloud: str
+    region: str
+    accelerator: str
+    spot: bool
+
+
+class LaunchStarted(Launch, frozen=True, tag_field="type", tag="launch.started.v1", kw_only=True):
+    """A machine was asked for."""
+
+
+class LaunchSucceeded(Launch, frozen=True, tag_field="type", tag="launch.succeeded.v1", kw_only=True):
+    """Its engine makes tokens, and requests go to it."""
+
+    node_id: str
+
+
+class LaunchFailed(Launch, frozen=True, tag_field="type", tag="launch.failed.v1", kw_only=True):
+    """It ended without ever being of use, or too soon after; the machine is gone."""
+
+    failure: Literal["capacity", "broken"]
+    reason: str
+
+
 class KeyChanged(msgspec.Struct, frozen=True, tag_field="type", tag="key.changed.v1", kw_only=True):
     """A key, or every key of a tenant, must be read again. `hashes` are SHA-256 in hex."""
 
@@ -149,6 +181,9 @@ Event: TypeAlias = (
     | NodeDraining
     | NodeLost
     | ScaleRequested
+    | LaunchStarted
+    | LaunchSucceeded
+    | LaunchFailed
     | KeyChanged
     | TenantChanged
     | AuditRecorded
@@ -160,6 +195,9 @@ ALL: tuple[type[msgspec.Struct], ...] = (
     NodeDraining,
     NodeLost,
     ScaleRequested,
+    LaunchStarted,
+    LaunchSucceeded,
+    LaunchFailed,
     KeyChanged,
     TenantChanged,
     AuditRecorded,

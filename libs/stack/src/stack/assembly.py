@@ -12,6 +12,7 @@ import aiohttp
 from stack import ports, postgres, servers, services, state
 from stack.bootstrap import Admin, bootstrap
 from stack.config import Config
+from stack.machines import Machines
 from stack.process import Child, Command
 from stack.supervisor import Supervisor
 
@@ -30,6 +31,7 @@ class Assembly:
         self._complete = False
         self.folder = config.dir.absolute() if config.dir else open_folder()
         self.supervisor = Supervisor(self.folder / "logs", config.restart, self._tell)
+        self.machines = Machines(self.folder)
         self.metrics: dict[str, list[ports.Port]] = {}
         self.engine_urls: tuple[str, ...] = ()
         self.models: tuple[str, ...] = ()
@@ -41,6 +43,7 @@ class Assembly:
         self.folder.mkdir(parents=True, exist_ok=True)
         _keep_last_logs(self.folder / "logs")
         self.state = state.recall(self.folder / "state.json")
+        self.machines.open()
         self.public = self._reserve(config.port, "PORT")
         simulated = [self._reserve() for _ in range(0 if config.engines else config.simulators)]
         simulators = [services.simulator(i, port, config.simulator_settings) for i, port in enumerate(simulated)]
@@ -64,6 +67,7 @@ class Assembly:
         self._complete = False
         await self.supervisor.stop("gateway")
         await self.supervisor.stop("scheduler", "billing", "provisioner", "simulator")
+        await self.machines.close()
         await self.supervisor.stop()
         for port in self._ports:
             port.release()
@@ -103,7 +107,11 @@ class Assembly:
     def _services(self) -> list[Command]:
         wanted = [name for name in self._config.services if name != "gateway"]
         replicas = [(name, index) for name in wanted for index in range(self._config.replicas.get(name, 1))]
-        commands = [services.service(name, index, self._metrics_port(name), self._env()) for name, index in replicas]
+        own = {"provisioner": self.machines.env(self.state.provisioner_secret, self._config.simulator_settings)}
+        commands = [
+            services.service(name, index, self._metrics_port(name), {**own.get(name, {}), **self._env()})
+            for name, index in replicas
+        ]
         gateways = self._config.gateways if "gateway" in self._config.services else 0
         return commands + [self._gateway(index) for index in range(gateways)]
 

@@ -71,7 +71,7 @@ async def bootstrap(
         admin = Admin(session, url, state.admin_token)
         models = sorted({model for engine in engines for model in await _models(session, engine)})
         if not await _key_works(session, url, state.api_key):
-            state = State(admin_token=state.admin_token)
+            state = State(admin_token=state.admin_token, provisioner_secret=state.provisioner_secret)
             tenant = await admin.patiently("POST", "/admin/tenants", {"name": "demo", "email": "demo@example.com"})
             new_key = {"tenant_id": tenant["id"], "name": "demo"}
             key = await admin.patiently("POST", "/admin/api-keys", new_key)

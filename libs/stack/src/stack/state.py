@@ -11,6 +11,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """`state.json`."""
 
     admin_token: str
+    provisioner_secret: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(36))
+    """What the keys of engines that the provisioner starts are derived from."""
     tenant_id: str = ""
     api_key: str = ""
     priced: frozenset[str] = frozenset()

@@ -4,6 +4,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from common.deployments import Scaling, Spec
 from common.errors import ErrorReply
 from gateway import schemas
 from gateway.body import Endpoint
@@ -24,6 +25,12 @@ KINDS: dict[Endpoint, tuple[type[msgspec.Struct], type[msgspec.Struct]]] = {
     "tokenize": (schemas.TokenizeRequest, schemas.Tokens),
     "detokenize": (schemas.DetokenizeRequest, schemas.Text),
 }
+BODIES: dict[str, type[msgspec.Struct]] = {
+    "/admin/deployments": Spec,
+    "/admin/deployments/plan": Spec,
+    "/admin/deployments/{deployment_id}/scale": Scaling,
+}
+"""Of POST. What other services own is passed on as it came; the gateway checks this much of it."""
 STREAMED = ("chat.completions", "completions", "responses", "messages")
 _REFUSALS = {
     "400": "The body, the query or the path is wrong; `param` names the field",
@@ -44,7 +51,7 @@ def complete(document: Document) -> Document:
     """Litestar's document with what it does not know. The argument stays as it is."""
     kinds = [kind for pair in KINDS.values() for kind in pair]
     _, components = msgspec.json.schema_components(
-        [*kinds, ErrorReply, AnthropicReply], ref_template=_PREFIX + "{name}"
+        [*kinds, *BODIES.values(), ErrorReply, AnthropicReply], ref_template=_PREFIX + "{name}"
     )
     found = dict(document.get("components", {}))
     found["schemas"] = {**found.get("schemas", {}), **components}
@@ -53,7 +60,7 @@ def complete(document: Document) -> Document:
         "anthropic": {"type": "apiKey", "in": "header", "name": "x-api-key"},
     }
     paths = {
-        path: {method: _told(path, operation) for method, operation in item.items()}
+        path: {method: _told(path, method, operation) for method, operation in item.items()}
         for path, item in document["paths"].items()
     }
     for endpoint, spec in TABLE.items():
@@ -61,7 +68,7 @@ def complete(document: Document) -> Document:
     return {**document, "components": found, "paths": dict(sorted(paths.items()))}
 
 
-def _told(path: str, operation: Any) -> Any:
+def _told(path: str, method: str, operation: Any) -> Any:
     if (
         not isinstance(operation, dict)
         or "responses" not in operation
@@ -71,9 +78,14 @@ def _told(path: str, operation: Any) -> Any:
     replies = {status: _forwarded(reply) for status, reply in operation["responses"].items()}
     return {
         **operation,
+        **({"requestBody": _body(BODIES[path])} if method == "post" and path in BODIES else {}),
         "responses": {**replies, **_errors("ErrorReply", _REFUSALS)},
         "security": [{"key": []}],
     }
+
+
+def _body(kind: type[msgspec.Struct]) -> Document:
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": _PREFIX + kind.__name__}}}}
 
 
 def _forwarded(reply: Document) -> Document:

@@ -16,6 +16,7 @@ OF_PATH = {
     "scale": "deployments",
     "deployments": "deployments",
     "launches": "deployments",
+    "fleet": "deployments",
     "audit": "audit",
     "dead-letters": "dead-letters",
 }

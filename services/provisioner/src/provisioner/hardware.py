@@ -78,3 +78,13 @@ def model(id: str) -> Model | None:
         if rest != name and SAME_SHAPE.match(rest) and not QUANTIZED.search(rest):
             return shape
     return None
+
+
+def tokens_per_second(model: Model, gpu: Gpu, count: int, requests: int) -> float:
+    """An estimate of what `requests` at once are given together, for comparing machines before any has run.
+
+    Each step reads the weights once and each request's context (1,000 tokens of two bytes a number); half of the
+    memory's bandwidth is reached.
+    """
+    step = (model.parameters * 2e9 + requests * 1000 * model.kv_bytes(2)) / (gpu.bandwidth * 1e9 * count * 0.5)
+    return requests / step

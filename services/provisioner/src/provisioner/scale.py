@@ -1,6 +1,7 @@
 """Which of several requests for a model's capacity holds, and which can never be met. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 import msgspec
 
@@ -9,6 +10,16 @@ from common.events import ScaleRequested
 
 LONGEST_REASON = 2000
 LAST_EPOCH = 2**63 - 1
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """A deployment as one of those that a model's replicas are shared between."""
+
+    id: UUID
+    weight: float
+    least: int
+    most: int
+
 
 _decoder = msgspec.json.Decoder(ScaleRequested)
 
@@ -34,3 +45,14 @@ def latest(requests: Iterable[ScaleRequested]) -> list[ScaleRequested]:
         if known is None or (request.epoch, request.id) > (known.epoch, known.id):
             found[request.model] = request
     return [found[model] for model in sorted(found)]
+
+
+def share(replicas: int, of: Sequence[Shared]) -> dict[UUID, int]:
+    """A model's replicas over its deployments, by weight, each within its bounds; the largest rest gets the odd one."""
+    total = sum(one.weight for one in of)
+    exact = {one.id: replicas * one.weight / total for one in of}
+    given = {id: int(count) for id, count in exact.items()}
+    by_rest = sorted(of, key=lambda one: (given[one.id] - exact[one.id], one.id))
+    for one in by_rest[: replicas - sum(given.values())]:
+        given[one.id] += 1
+    return {one.id: min(max(given[one.id], one.least), one.most) for one in of}

@@ -32,9 +32,12 @@ async def add_requests(connection: Connection, requests: Sequence[ScaleRequested
     return len(rows)
 
 
-async def desire(connection: Connection, requests: Sequence[ScaleRequested]) -> None:
-    """At most one of each model, in order of model. A model's desire stays where it is of a later request."""
-    await connection.execute(
+async def desire(connection: Connection, requests: Sequence[ScaleRequested]) -> dict[str, int]:
+    """At most one of each model, in order of model. A model's desire stays where it is of a later request.
+
+    Returns the replicas of those that are new.
+    """
+    rows = await connection.fetch(
         """
         insert into provisioner.desired as known (model, replicas, epoch, reason, request_id)
         select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::uuid[])
@@ -42,9 +45,11 @@ async def desire(connection: Connection, requests: Sequence[ScaleRequested]) -> 
             replicas = excluded.replicas, epoch = excluded.epoch, reason = excluded.reason,
             request_id = excluded.request_id, updated_at = now()
         where (excluded.epoch, excluded.request_id) > (known.epoch, known.request_id)
+        returning model, replicas
         """,
         *([getattr(r, field) for r in requests] for field in ("model", "replicas", "epoch", "reason", "id")),
     )
+    return {row["model"]: row["replicas"] for row in rows}
 
 
 async def desired(connection: Connection) -> list[Desired]:

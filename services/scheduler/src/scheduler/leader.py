@@ -4,13 +4,14 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from common.db import Connection
+from common.db import Connection, session, try_lock
 from common.errors import Unavailable
 from scheduler import store
 from scheduler.metrics import LEADING
 
 log = logging.getLogger(__name__)
 
+LOCK = "scheduler.leader"
 EVERY = 0.5  # seconds between two tries for the lock, and between two signs of life
 
 
@@ -30,7 +31,7 @@ class Leader:
     async def run(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             with suppress(Unavailable):
-                async with store.session(self._dsn) as connection:
+                async with session(self._dsn, LOCK) as connection:
                     await self._compete(connection, stopping)
             self.holding = False
             await asyncio.sleep(EVERY / 5)
@@ -47,7 +48,7 @@ class Leader:
             if self.holding:
                 await store.alive(connection)
             else:
-                self.holding = await store.lead(connection)
+                self.holding = await try_lock(connection, LOCK)
                 self.known = True
                 if self.holding and not self.leading:
                     log.info("this replica leads")

@@ -1,18 +1,13 @@
-"""Postgres: the registered nodes, and who leads. Functions take the connection first."""
+"""Postgres: the registered nodes. Functions take the connection first."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-import asyncpg
 import msgspec
 
-from common.db import UNREACHABLE, Connection
-from common.errors import Unavailable
+from common.db import Connection
 from common.routing import Model, Node, State
 from scheduler.health import Vital
-
-LOCK = "scheduler.leader"
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,34 +162,8 @@ async def remove(connection: Connection, id: str) -> bool:
     return await connection.execute("delete from scheduler.nodes where id = $1", id) == "DELETE 1"
 
 
-async def lead(connection: Connection) -> bool:
-    """Take the leader's lock for this session, unless another session holds it."""
-    return bool(await connection.fetchval("select pg_try_advisory_lock(hashtextextended($1, 0))", LOCK))
-
-
 async def alive(connection: Connection) -> None:
     await connection.execute("select 1")
-
-
-@asynccontextmanager
-async def session(dsn: str) -> AsyncIterator[Connection]:
-    """A connection of its own, whose lock ends with it. Raises Unavailable, inside the block as well.
-
-    The server ends a session that is silent for 15 s, so that the lock of a machine that vanished is released.
-    """
-    try:
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=3,
-            command_timeout=3,
-            server_settings={"application_name": "scheduler.leader", "idle_session_timeout": "15000"},
-        )
-        try:
-            yield connection
-        finally:
-            connection.terminate()
-    except UNREACHABLE as error:
-        raise Unavailable(f"the database is not available: {error!r}") from error
 
 
 def _models(text: str) -> tuple[Model, ...]:

@@ -15,7 +15,7 @@ from gateway.journal import Journal
 from gateway.members import Members
 from gateway.nodes import Nodes
 from gateway.operators import Operators
-from gateway.routes import account, admin, docs, errors, forwarded, guards, public
+from gateway.routes import account, admin, deployments, docs, errors, forwarded, guards, public
 from gateway.routes.finishing import Finishing
 from gateway.routes.guards import Connection, Guards
 from gateway.routes.public import Readiness
@@ -59,6 +59,7 @@ def litestar(services: Services, readiness: Readiness) -> Litestar:
             *admin.of_keys(services.api_keys),
             *admin.of_operators(services.operators),
             *admin.of_audit(services.journal),
+            *deployments.handlers(services.bus, services.journal),
             *forwarded.handlers(services.bus, services.journal),
         ],
         guards=[admins],
