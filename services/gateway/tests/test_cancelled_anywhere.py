@@ -33,11 +33,13 @@ from gateway.observed import Observed
 from gateway.outcomes import Outcomes
 from gateway.placement import Placement
 from gateway.prices import Prices
+from gateway.queue import Queue
 from gateway.reply import Reply
 from gateway.settlement import Settlement
 from gateway.spool import Spool
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Timeouts, Upstream
+from gateway.waiter import Rules
 
 FUNCTIONS = Path(__file__).parents[2] / "scheduler/src/scheduler/functions"
 MESSAGES = [{"role": "user", "content": "Tell me of a river."}]
@@ -104,15 +106,18 @@ async def gateway(
         settlement = Settlement(nats, spool, leases, Observed(), 60_000, 60_000)
         admission = Admission(nodes, Prices(), Budgets(leases, nats), Layer("global:", None, None, None), 4096)
         ejection = Ejection(Policy(), time.monotonic, random.random)
+        placement = Placement(nodes, ejection, leases, 60_000, 60)
+        queue = Queue(nodes, ejection, leases, leases, placement.live, 60_000, Rules(0, 0, 1, 1, 1), ids.new_id())
         inference = Inference(
             Outcomes(nats, ejection),
             admission,
-            Placement(nodes, ejection, leases, 60_000, 60),
+            placement,
             upstream,
             settlement,
             Tokenizer(nodes, upstream),
             3,
             True,
+            queue,
         )
         yield Gateway(inference, settlement, nats, admin, leases_key(redis_namespace)), engine
 

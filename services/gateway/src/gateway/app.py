@@ -14,6 +14,7 @@ from common import bus, db, http, rpc, telemetry
 from common.breaker import Policy
 from common.errors import Unavailable
 from common.events import KeyChanged
+from common.ids import new_id
 from common.leases import Layer
 from common.redis import Redis
 from common.run import cancelled
@@ -39,6 +40,7 @@ from gateway.outcomes import Outcomes
 from gateway.owed import Owed
 from gateway.placement import Placement
 from gateway.prices import Prices
+from gateway.queue import Queue
 from gateway.routes.guards import Guards
 from gateway.server import Server, listening
 from gateway.settings import Settings
@@ -48,6 +50,7 @@ from gateway.tenants import Tenants
 from gateway.throttle import Throttle
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Timeouts, Upstream
+from gateway.waiter import Rules
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,25 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         ejection = Ejection(Policy(in_a_row=settings.breaker_failures, permit=10), time.monotonic, random.random)
         outcomes = Outcomes(nats, ejection)
         placement = Placement(nodes, ejection, leases, settings.lease_ttl_ms, settings.fail_open_seconds)
+        bell = Redis(settings.redis_url, "queue")
+        stack.callback(bell.close)
+        rules = Rules(
+            settings.queue_seconds,
+            settings.cold_start_seconds,
+            settings.queue_length,
+            settings.queue_length_of_tenant,
+            settings.renew_ms / 1000,
+        )
+        queue = Queue(
+            nodes,
+            ejection,
+            leases,
+            Leases(bell, bell, settings.redis_namespace),
+            placement.live,
+            settings.lease_ttl_ms,
+            rules,
+            new_id(),
+        )
         prices, budgets = Prices(), Budgets(leases, nats)
         everyone = Layer(
             "global:",
@@ -103,6 +125,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             tokenizer,
             settings.max_attempts,
             settings.continuation,
+            queue,
+            (settings.first_comment_seconds, settings.comment_seconds),
         )
         readiness = routes.Readiness()
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -133,6 +157,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             for work in (
                 nodes.follow(nats),
                 prices.follow(nats),
+                queue.keep(),
+                queue.listen(),
                 budgets.follow(),
                 budgets.keep(),
                 outcomes.tell(),

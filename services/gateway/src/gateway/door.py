@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from common.errors import ApiError, InvalidApiKey, MethodNotAllowed, RequestTooLarge
+from common.errors import ApiError, InvalidApiKey, InvalidRequest, MethodNotAllowed, RequestTooLarge
 from common.ids import new_id
 from gateway import asgi
 from gateway.body import prepare
@@ -21,6 +21,8 @@ from gateway.reply import Reply
 log = logging.getLogger(__name__)
 
 TRACEPARENT = re.compile(rb"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+
+SECONDS_OF = re.compile(rb"\A[0-9]{1,6}(\.[0-9]{1,6})?\Z")
 
 App: TypeAlias = Any  # an ASGI app; each framework types it in its own way
 
@@ -46,7 +48,7 @@ class Door:
             await asgi.serve(self._others, request, client)
             return
         id = new_id()
-        reply = Reply(client, str(id), TABLE[endpoint].error)
+        reply = Reply(client, str(id), TABLE[endpoint].error, TABLE[endpoint].event)
         status = 200
         began = time.monotonic()
         LIVE.inc()
@@ -57,7 +59,8 @@ class Door:
             if request.too_large:
                 raise RequestTooLarge("the body is over the limit")
             prepared = prepare(request.body, endpoint)
-            await self._inference.answer(id, caller, endpoint, prepared, reply, traceparent(request.headers))
+            trace, patience = traceparent(request.headers), queue_timeout(request.headers)
+            await self._inference.answer(id, caller, endpoint, prepared, reply, trace, patience)
         except ApiError as error:
             status = error.status
             reply.error(error)
@@ -81,6 +84,19 @@ def traceparent(headers: list[tuple[bytes, bytes]]) -> str | None:
     for name, value in headers:
         if name == b"traceparent":
             return value.decode() if TRACEPARENT.match(value) else None
+    return None
+
+
+def queue_timeout(headers: list[tuple[bytes, bytes]]) -> float | None:
+    """Seconds that the client would wait for a slot, of `x-queue-timeout`; None: as long as we let it.
+
+    Raises InvalidRequest.
+    """
+    for name, value in headers:
+        if name == b"x-queue-timeout":
+            if not SECONDS_OF.match(value):
+                raise InvalidRequest("expected seconds, as in `30` or `0.5`", param="x-queue-timeout")
+            return float(value)
     return None
 
 

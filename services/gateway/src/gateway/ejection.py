@@ -39,6 +39,13 @@ class Ejection:
         now = self._clock()
         return [node for node in nodes if self._lets(node, request, now)] or nodes
 
+    def trusted(self, nodes: list[Node]) -> list[Node]:
+        """Those that may be given to whoever waits, since nobody is picked to try one; all when none is left."""
+        if not self._seen:
+            return nodes
+        now = self._clock()
+        return [node for node in nodes if self._trusts(node, now)] or nodes
+
     def placed(self, request: str, node: Node | None) -> None:
         """It went to `node`, or to none: what it was to try otherwise, others may."""
         for id, seen in self._seen.items():
@@ -86,6 +93,10 @@ class Ejection:
         if permit is not None:
             seen.breaker = permit
         return permit is not None
+
+    def _trusts(self, node: Node, now: float) -> bool:
+        seen = self._of(node)
+        return seen is None or seen.breaker.state == "closed" or seen.breaker.until <= now
 
     def _forget(self, id: str, seen: _Seen, now: float) -> None:
         calm = now - seen.breaker.until >= self._policy.calm or not seen.breaker.openings

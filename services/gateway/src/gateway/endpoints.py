@@ -28,6 +28,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Of a reply that was not streamed. Raises msgspec.MsgspecError."""
     stream: Callable[[Prepared], ReplyStream] = _of_chunks
     error: Callable[[ApiError], bytes] = shape.openai
+    event: Callable[[ApiError], bytes] = shape.openai_event
+    """An error in a stream that has not begun to answer."""
     billed: bool = True
     """False: authenticated and placed, but without a usage record, since the engine computes nothing."""
 
@@ -47,6 +49,7 @@ TABLE: dict[Endpoint, Spec] = {
         engine_path="/v1/responses",
         usage=usage.of_response,
         stream=lambda prepared: ResponsesStream(prepared.prompt_bytes),
+        event=shape.responses_event,
     ),
     "messages": Spec(
         path="/v1/messages",
@@ -54,6 +57,7 @@ TABLE: dict[Endpoint, Spec] = {
         usage=usage.of_message,
         stream=lambda prepared: MessagesStream(prepared.prompt_bytes),
         error=shape.anthropic,
+        event=shape.anthropic_event,
     ),
     "messages.count_tokens": Spec(
         path="/v1/messages/count_tokens",

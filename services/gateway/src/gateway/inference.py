@@ -1,12 +1,14 @@
 """One inference request, from a parsed body to its last byte. Everything that bills goes through here."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
 
-from common.errors import ApiError, Forbidden, NoCapacity, Overloaded, UpstreamError, UpstreamTimeout
+from common.errors import ApiError, Forbidden, NoCapacity, Overloaded, Unavailable, UpstreamError, UpstreamTimeout
 from common.events import Outcome
 from gateway import errors
 from gateway import leg as legs
@@ -21,6 +23,7 @@ from gateway.leg import Cut, Leg
 from gateway.live import Caller, Live
 from gateway.outcomes import Outcomes
 from gateway.placement import Placed, Placement
+from gateway.queue import Queue
 from gateway.relay import Relay
 from gateway.reply import Reply
 from gateway.resume import Rest
@@ -28,6 +31,9 @@ from gateway.settlement import Settlement
 from gateway.sse import ReplyStream
 from gateway.tokenizer import Tokenizer
 from gateway.upstream import Exchange, Overdue, Stalled, Upstream
+from gateway.waiter import SHARES, Waiter, flow_of
+
+NO_ROOM = ("overloaded", "no_capacity")
 
 WELL: dict[Outcome | None, bool] = {"completed": True, "upstream_lost": False}
 """Whether a node has done its part, where a request's outcome says it."""
@@ -44,7 +50,10 @@ class Inference:
         tokenizer: Tokenizer,
         max_attempts: int,
         continues: bool,
+        queue: Queue,
+        comments: tuple[float, float] = (5.0, 10.0),
     ) -> None:
+        """`comments`: seconds after which the client of a stream that waits is told so, and between two times."""
         self._outcomes = outcomes
         self._admission = admission
         self._placement = placement
@@ -53,6 +62,8 @@ class Inference:
         self._tokenizer = tokenizer
         self._max_attempts = max_attempts
         self._continues = continues
+        self._queue = queue
+        self._comments = comments
 
     async def answer(
         self,
@@ -62,8 +73,11 @@ class Inference:
         prepared: Prepared,
         reply: Reply,
         traceparent: str | None = None,
+        patience: float | None = None,
     ) -> None:
         """Answer on `reply`; raises ApiError only before its first byte.
+
+        `patience`: seconds that the client would wait for a slot.
 
         Cancel it when the client has gone: that aborts the engine, and the settlement is not the request's to cancel.
         """
@@ -82,7 +96,7 @@ class Inference:
         live.price = entry.price
         self._settlement.begin(live)
         try:
-            await self._attempts(live, endpoint, entry, reply)
+            await self._attempts(live, endpoint, entry, reply, patience)
         except asyncio.CancelledError:
             if live.outcome is None and live.reached_engine:
                 live.outcome = "client_disconnected"
@@ -93,7 +107,9 @@ class Inference:
             ask = self._tokenizer.of(endpoint, prepared) if live.uncounted else None
             self._settlement.end(live, ask)
 
-    async def _attempts(self, live: Live, endpoint: Endpoint, entry: Entry, reply: Reply) -> None:
+    async def _attempts(
+        self, live: Live, endpoint: Endpoint, entry: Entry, reply: Reply, patience: float | None
+    ) -> None:
         prepared = entry.prepared
         rest: Rest | None = None
         revision: str | None = None
@@ -104,7 +120,7 @@ class Inference:
             left -= 1
             placed: Placed | None = None
             try:
-                placed = await self._place(live, entry, failed, revision, reply)
+                placed = await self._place(live, entry, failed, revision, reply, patience)
             except ApiError:
                 if last is None:
                     raise
@@ -163,7 +179,15 @@ class Inference:
         reply.part(live.stream.told(last))
         reply.end()
 
-    async def _place(self, live: Live, entry: Entry, failed: set[str], revision: str | None, reply: Reply) -> Placed:
+    async def _place(
+        self,
+        live: Live,
+        entry: Entry,
+        failed: set[str],
+        revision: str | None,
+        reply: Reply,
+        patience: float | None,
+    ) -> Placed:
         if failed:
             return await self._placement.place(live.lease_id, live.model, live.intent, failed, revision)
         kept = list(reply.headers)
@@ -175,9 +199,34 @@ class Inference:
         live.leased = True
         try:
             return await self._placement.admit(live.lease_id, live.model, live.intent, entry.ask, tell)
-        except Overloaded:
+        except (Overloaded, NoCapacity) as error:
+            if isinstance(error, Unavailable):
+                raise
             live.leased = False
-            raise
+            patience = self._queue.patience(live.model, patience) if error.code in NO_ROOM else 0.0
+            if patience <= 0:
+                raise
+            self._outcomes.placed(live.lease_id, None)  # nobody waits while it was to try a node
+        return await self._wait(live, entry, patience, tell, reply)
+
+    async def _wait(
+        self, live: Live, entry: Entry, patience: float, tell: Callable[[Headers], None], reply: Reply
+    ) -> Placed:
+        caller = live.caller
+        waiter = Waiter(
+            id=live.lease_id,
+            model=live.model,
+            flow=flow_of(caller.tenant_id, caller.priority),
+            weight=SHARES[caller.priority] * caller.weight,
+            intent=live.intent,
+            ask=entry.ask,
+            patience=patience,
+            tell=tell,
+        )
+        with reply.kept_open(*self._comments) if live.streamed else nullcontext():
+            node = await self._queue.wait(waiter)
+        live.leased = True
+        return Placed(node, leased=True)
 
     async def _exchange(self, live: Live, exchange: Exchange, leg: Leg, reply: Reply) -> None:
         live.reached_engine = True

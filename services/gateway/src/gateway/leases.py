@@ -9,7 +9,7 @@ import msgspec
 from prometheus_client import Counter, Histogram
 
 from common.errors import Unavailable
-from common.leases import Layer, leases_key
+from common.leases import Layer, granted_key, leases_key
 from common.redis import Redis
 from common.wire import Argument
 
@@ -21,6 +21,8 @@ LIMITED = 0.25
 """Seconds for a request with limits or a budget: to keep them is worth waiting for a busy Redis."""
 PATIENT = 1.0
 """Seconds where no client waits."""
+MOST_GRANTS = 100
+"""Slots that one `cl_offer` gives."""
 _NONE = -1
 
 
@@ -64,39 +66,100 @@ class Verdict(msgspec.Struct, frozen=True):
     tokens: Standing | None
 
 
+class Turn(msgspec.Struct, frozen=True):
+    """As what a request waits, for `cl_wait`."""
+
+    line: str
+    flow: str
+    weight: float
+    waited_ms: int
+    """Before it came to this Redis."""
+    patience_ms: int
+    most: int
+    """That may wait in the line."""
+    most_of_flow: int
+    channel: str
+    """Where it is told that there is a slot."""
+
+
 class Leases:
     def __init__(self, redis: Redis, upkeep: Redis, namespace: str, *, budget: float = 0.05) -> None:
         """`redis` carries what requests wait for and what gives their slots back, in the order of the calls, so that no
         return overtakes its take; `upkeep` the rest, which may be long. `budget`: seconds for a take."""
         self._redis = redis
         self._upkeep = upkeep
+        self._namespace = namespace
         self._key = leases_key(namespace)
         self._budget = budget
 
     async def take(
-        self, id: str, ttl_ms: int, intent: bytes, random: float, nodes: Sequence[tuple[str, int, float]]
+        self, id: str, ttl_ms: int, intent: bytes, random: float, line: str, nodes: Sequence[tuple[str, int, float]]
     ) -> tuple[str, int] | None:
-        """A slot on one of `nodes` (id, capacity, weight) → (node, its live requests); None when all are full."""
-        offered = [part for node in nodes for part in node]
-        answer = await self._call(self._redis, self._budget, "cl_take", id, ttl_ms, intent, random, "", *offered)
+        """A slot on one of `nodes` (id, capacity, weight) → (node, its live requests); None when all are full, or
+        somebody waits in `line` already."""
+        answer = await self._call(
+            *(self._redis, self._budget, "cl_take", id, ttl_ms, intent, random, line), *_flat(nodes)
+        )
         return (_text(answer[0]), int(answer[1])) if isinstance(answer, list) and answer else None
 
     async def admit(
-        self, id: str, ttl_ms: int, intent: bytes, random: float, ask: Ask, nodes: Sequence[tuple[str, int, float]]
+        self,
+        id: str,
+        ttl_ms: int,
+        intent: bytes,
+        random: float,
+        line: str,
+        ask: Ask,
+        nodes: Sequence[tuple[str, int, float]],
     ) -> Verdict:
         """A slot on one of `nodes` and all that `ask` names, or nothing."""
-        layers = [part for layer in ask.layers for part in msgspec.structs.astuple(layer)]
-        hold = ask.hold or Hold("", "", 0, 0, ())
-        budgets = [part for budget in hold.budgets for part in budget]
-        money = (hold.scope, hold.key, hold.amount, hold.version, len(hold.budgets), *budgets)
-        offered = [part for node in nodes for part in node]
-        answer = await self._call(
-            *(self._redis, LIMITED, "cl_admit"),
-            *(id, ttl_ms, intent, random, "", ask.tokens, len(ask.layers), *layers, *money, *offered),
+        return _verdict(
+            await self._call(
+                *(self._redis, LIMITED, "cl_admit", id, ttl_ms, intent, random, line), *_asked(ask), *_flat(nodes)
+            )
         )
+
+    async def wait(
+        self,
+        id: str,
+        ttl_ms: int,
+        intent: bytes,
+        random: float,
+        turn: Turn,
+        ask: Ask,
+        nodes: Sequence[tuple[str, int, float]],
+    ) -> Verdict:
+        """Wait for a slot, unless there is one, or something refuses the request."""
+        answer = await self._call(
+            *(self._redis, PATIENT, "cl_wait", id, ttl_ms, intent, f"{random} {ask.tokens}"),
+            *msgspec.structs.astuple(turn),
+            *_asked(ask),
+            *_flat(nodes),
+        )
+        return _verdict(answer)
+
+    async def offer(self, line: str, nodes: Sequence[tuple[str, int, float]]) -> bool:
+        """Give what slots there are to whose turn it is. True when there may be more."""
+        return await self._call(self._upkeep, PATIENT, "cl_offer", line, *_flat(nodes)) == MOST_GRANTS
+
+    async def waiting(self, ttl_ms: int, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """These wait on, but for those in the answer: (id, the node that it got a slot on, "" when it is not known)."""
+        answer = await self._call(self._redis, PATIENT, "cl_waiting", ttl_ms, *ids)
         assert isinstance(answer, list)
-        kind, which, number, *standing = answer
-        return Verdict(_text(kind), _text(which), int(number), _standing(standing[:3]), _standing(standing[3:]))
+        return [(_text(id), _text(node)) for id, node in zip(answer[::2], answer[1::2], strict=True)]
+
+    async def leave(self, id: str) -> None:
+        """It waits no more, and has no slot, if it got one."""
+        await self._call(self._redis, PATIENT, "cl_leave", id)
+
+    async def granted(self, channel: str, seconds: int) -> list[str]:
+        """Who has got a slot; empty after so many seconds. Only for a connection of its own, which it blocks."""
+        key = granted_key(self._namespace, channel)
+        first = await self._redis.ask("BLPOP", key, seconds, budget=seconds + PATIENT)
+        if not isinstance(first, list):
+            return []
+        others = await self._redis.ask("LPOP", key, 1000, budget=PATIENT)
+        return [_text(id) for id in (first[1], *(others if isinstance(others, list) else ()))]
 
     async def renew(self, ttl_ms: int, progress: Sequence[tuple[str, bytes]]) -> list[str]:
         """Extend the leases of these requests; answers those that have none."""
@@ -140,6 +203,24 @@ class Leases:
         except Unavailable:
             FAILURES.inc()
             raise
+
+
+def _flat(nodes: Sequence[tuple[str, int, float]]) -> list[Argument]:
+    return [part for node in nodes for part in node]
+
+
+def _asked(ask: Ask) -> list[Argument]:
+    hold = ask.hold or Hold("", "", 0, 0, ())
+    layers = [part for layer in ask.layers for part in msgspec.structs.astuple(layer)]
+    budgets = [part for budget in hold.budgets for part in budget]
+    money = (hold.scope, hold.key, hold.amount, hold.version, len(hold.budgets))
+    return [ask.tokens, len(ask.layers), *layers, *money, *budgets]
+
+
+def _verdict(answer: object) -> Verdict:
+    assert isinstance(answer, list)
+    kind, which, number, *standing = answer
+    return Verdict(_text(kind), _text(which), int(number), _standing(standing[:3]), _standing(standing[3:]))
 
 
 def _text(value: object) -> str:

@@ -40,6 +40,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The layers that limit anything, the widest first."""
     budget: int | None = None
     """What the key may spend in a month, in pico-dollars."""
+    priority: Literal["high", "normal", "low"] = "normal"
+    """The class in which it waits where nodes are full."""
+    weight: float = 1.0
+    """The tenant's share beside others of that class."""
 
 
 class Counted(msgspec.Struct, frozen=True):

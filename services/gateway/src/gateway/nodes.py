@@ -16,6 +16,8 @@ class Nodes:
     def __init__(self) -> None:
         self._by_model: dict[str, tuple[Node, ...]] = {}
         self._models: dict[str, Model] = {}
+        self.deployed: frozenset[str] = frozenset()
+        """Models for which a node may be started."""
         self.loaded = asyncio.Event()
 
     def replace(self, snapshot: Snapshot) -> None:
@@ -27,6 +29,7 @@ class Nodes:
                 models[model.id] = model
         self._by_model = {model: tuple(nodes) for model, nodes in by_model.items()}
         self._models = models
+        self.deployed = frozenset(snapshot.deployed)
         self.loaded.set()
 
     def serving(self, model: str) -> tuple[Node, ...]:

@@ -45,9 +45,9 @@ class Placement:
         """
         candidates = self._candidates(id, model, frozenset())
         if not ask.layers and ask.hold is None:
-            return await self._take(id, model, intent, candidates)
+            return await self._take(id, model, model, intent, candidates)
         try:
-            verdict = await self._leases.admit(id, self._ttl_ms, intent, _random(), ask, _offer(candidates))
+            verdict = await self._leases.admit(id, self._ttl_ms, intent, _random(), model, ask, _offer(candidates))
         except Unavailable:
             self._outage.check(ask)
             return self._locally(candidates)
@@ -64,7 +64,7 @@ class Placement:
 
         Raises NotFound, NoCapacity (no node is up, or none is left to try) or Overloaded (all are full).
         """
-        return await self._take(id, model, intent, self._candidates(id, model, failed, revision))
+        return await self._take(id, "", model, intent, self._candidates(id, model, failed, revision))
 
     def _candidates(self, id: str, model: str, failed: Set[str], revision: str | None = None) -> list[Node]:
         serving = self._nodes.serving(model)
@@ -75,9 +75,10 @@ class Placement:
             raise NoCapacity(f"no node serves `{model}` at the moment", retry_after=5)
         return self._ejection.fit(candidates, id)
 
-    async def _take(self, id: str, model: str, intent: bytes, candidates: list[Node]) -> Placed:
+    async def _take(self, id: str, line: str, model: str, intent: bytes, candidates: list[Node]) -> Placed:
+        """`line` "" does not stand behind those who wait: it has been let in before them."""
         try:
-            taken = await self._leases.take(id, self._ttl_ms, intent, _random(), _offer(candidates))
+            taken = await self._leases.take(id, self._ttl_ms, intent, _random(), line, _offer(candidates))
         except Unavailable:
             return self._locally(candidates)
         return _placed(candidates, taken[0] if taken else None, model)

@@ -191,7 +191,7 @@ class MessagesStream(Events):
     __slots__ = ()
 
     def told(self, error: ApiError) -> bytes:
-        return b"event: error\ndata: " + shape.anthropic(error) + b"\n\n"
+        return shape.anthropic_event(error)
 
     def _named(self, name: bytes, event: bytes, data: bytes) -> bytes:
         if name == b"content_block_delta":

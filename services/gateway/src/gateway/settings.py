@@ -50,6 +50,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where spans go, by OTLP over HTTP; none are made without it."""
     trace_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
     """Share of the traces that are kept where the caller has not decided."""
+    queue_seconds: Annotated[float, Meta(ge=0)] = 30.0
+    """How long a request waits for a slot while all nodes are busy, unless `x-queue-timeout` asks for less; 0: nobody
+    waits."""
+    cold_start_seconds: Annotated[float, Meta(ge=0)] = 600.0
+    """The same for a model that is deployed and has no node yet."""
+    queue_length: Annotated[int, Meta(ge=1)] = 1000
+    """Requests that may wait for one model; a tenant may take half of what is left of it."""
+    queue_length_of_tenant: Annotated[int, Meta(ge=1)] = 500
+    first_comment_seconds: Annotated[float, Meta(gt=0)] = 5.0
+    """After which the client of a stream that waits is told so. A refusal before has its own status, one after is an
+    event of the stream."""
+    comment_seconds: Annotated[float, Meta(gt=0)] = 10.0
+    """Between two such comments."""
     shutdown_timeout: float = 600.0
     """Seconds that running streams may take after SIGTERM."""
     key_cache_seconds: float = 30.0

@@ -37,6 +37,10 @@ def openai(error: ApiError) -> bytes:
     return msgspec.json.encode(reply_of(error))
 
 
+def openai_event(error: ApiError) -> bytes:
+    return b"data: " + openai(error) + b"\n\n"
+
+
 def anthropic(error: ApiError) -> bytes:
     """Anthropic's shape has no place for the field: the message begins with it."""
     if error.code in ("overloaded", "no_capacity", "unavailable"):
@@ -49,7 +53,11 @@ def anthropic(error: ApiError) -> bytes:
     return msgspec.json.encode(AnthropicReply(AnthropicError(kind, message)))
 
 
-def responses_event(error: ApiError, sequence_number: int) -> bytes:
+def anthropic_event(error: ApiError) -> bytes:
+    return b"event: error\ndata: " + anthropic(error) + b"\n\n"
+
+
+def responses_event(error: ApiError, sequence_number: int = 0) -> bytes:
     body = reply_of(error).error
     event = ErrorEvent(error.code, error.message, error.param, sequence_number, body)
     return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import msgspec
 
-from common.errors import ApiError, reply_of
+from common.errors import ApiError
+from gateway import shape
 
 USAGE = b',"usage":{'
 _USAGE_OBJECT = re.compile(rb',"usage":(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
@@ -134,7 +135,7 @@ class Stream:
 
     def told(self, error: ApiError) -> bytes:
         """An error as an event of this stream."""
-        return b"data: " + msgspec.json.encode(reply_of(error)) + b"\n\n"
+        return shape.openai_event(error)
 
     def feed(self, data: bytes) -> bytes:
         if self._rest:
