@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from billing import account_store, plan_store, store
+from billing import account_store, alerts, notice_store, plan_store, store
 from billing.account_store import Sheet
 from billing.entitlement import hour_of, in_force
 from billing.pricing import Price
@@ -148,6 +148,7 @@ class Accounts:
     async def _publish_account(self, tenant_id: UUID) -> None:
         async with transaction(self._pool) as connection:
             sheet = await account_store.sheet(connection, tenant_id, ())
+            await notice_store.tell(connection, alerts.due(tenant_id, sheet))
             # inside: no other replica can put an older version over this one
             await self._bus.put(BUDGETS, str(tenant_id), encode(account(tenant_id, sheet)))
         event = BudgetChanged(id=new_id(), time=sheet.now, tenant_id=tenant_id, version=sheet.version)

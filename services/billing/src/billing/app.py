@@ -4,15 +4,18 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from billing import account_routes, consumers, invoice_routes, plan_routes
+from billing import account_routes, channels, consumers, incidents, invoice_routes, notice_routes, plan_routes
 from billing.accounts import Accounts
 from billing.customers import Customers
+from billing.delivery import Delivery
 from billing.metering import Metering
 from billing.routes import Admin, router
+from billing.senders import open_senders
 from billing.settings import Settings
 from billing.stripe_api import open_stripe
 from billing.upkeep import look_after, make_partitions
 from common import bus, db, http, rpc, telemetry
+from common.errors import SettingsError
 from common.run import cancelled
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,14 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         nats = await stack.enter_async_context(
             bus.connect(settings.nats_url, "billing", settings.nats_creds, settings.nats_replicas)
         )
+        lease = settings.notice_timeout * 2
+        senders = await stack.enter_async_context(
+            open_senders(settings.smtp_url, settings.mail_from, settings.notice_timeout, settings.notice_loopback)
+        )
+        await channels.keep_operators(
+            pool, settings.operators_email, _operators_webhook(settings), settings.operators_slack_url
+        )
+        delivery = Delivery(pool, senders, lease=lease, first_pause=settings.notice_first_pause)
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(telemetry.watch_loop())
             accounts = Accounts(pool, nats)
@@ -36,7 +47,10 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             account_routes.add(router)
             plan_routes.add(router)
             invoice_routes.add(router)
-            await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts))
+            notice_routes.add(router)
+            tasks.create_task(incidents.run(nats, pool, stopping))
+            deliver = tasks.create_task(delivery.run())
+            await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts, senders))
             upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
             if settings.stripe_api_key:
                 stripe = await stack.enter_async_context(
@@ -48,5 +62,13 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             else:
                 log.info("Stripe is off: STRIPE_API_KEY is not set")
             await stopping.wait()
-            await cancelled([watch, publish, *upkeep])
+            await cancelled([watch, publish, deliver, *upkeep])
         probes.ready = False
+
+
+def _operators_webhook(settings: Settings) -> tuple[str, str] | None:
+    if settings.operators_webhook_url is None:
+        return None
+    if settings.operators_webhook_secret is None:
+        raise SettingsError("OPERATORS_WEBHOOK_SECRET is not set")
+    return settings.operators_webhook_url, settings.operators_webhook_secret

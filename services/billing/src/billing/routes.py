@@ -13,6 +13,7 @@ from billing import money, prices, store, views
 from billing.accounts import Accounts
 from billing.pricing import ANY_PLAN, Book, PlanOrAny
 from billing.queries import grouping, hours, moment
+from billing.senders import Senders
 from billing.views import By
 from common import dead_letters
 from common.bus import Bus
@@ -33,6 +34,7 @@ class Admin(msgspec.Struct, frozen=True):
     pool: Pool
     bus: Bus
     accounts: Accounts
+    senders: Senders
 
 
 class NewPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,6 +28,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of one call to Stripe."""
     stripe_grace_days: Annotated[float, Meta(ge=0)] = 7.0
     """From a payment that failed until the tenant is suspended, unless it is made."""
+    smtp_url: str | None = None
+    """`smtp://user:password@host:587` or `smtps://…`; without it no e-mail is sent."""
+    mail_from: str = "crosslogic@localhost"
+    notice_timeout: Annotated[float, Meta(gt=0)] = 15.0
+    """Seconds of one try to send a notification."""
+    notice_first_pause: Annotated[float, Meta(gt=0)] = 5.0
+    """Seconds from the first try to the second; later ones are longer, for three days."""
+    notice_loopback: bool = False
+    """Let webhooks go to this machine, and in plain HTTP: for tests and for trying things out."""
+    operators_email: str | None = None
+    """Operators are told here what concerns them: lost nodes, failed launches, failed payments."""
+    operators_webhook_url: str | None = None
+    operators_webhook_secret: str | None = None
+    """`whsec_` and 32 random bytes in base64; needed with the URL."""
+    operators_slack_url: str | None = None
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@
 | create, change, rotate, revoke API keys | x | x | x | | |
 | read usage | x | x | x | x | x |
 | read plan, balance, credits, invoices; change the budget | x | x | | x | |
+| read and change where notifications go | x | x | | x | |
 | change members (those who are owners: owners only), environments | x | x | | | |
 | read the audit log (it has people's addresses) | x | x | | | |
 """
@@ -27,10 +28,14 @@ Permission: TypeAlias = Literal[
     "usage:read",
     "billing:read",
     "billing:write",
+    "notifications:read",
+    "notifications:write",
     "audit:read",
 ]
 _EVERYBODY: frozenset[Permission] = frozenset({"tenant:read", "environments:read", "members:read", "usage:read"})
-_MONEY: frozenset[Permission] = frozenset({"billing:read", "billing:write"})
+_MONEY: frozenset[Permission] = frozenset(
+    {"billing:read", "billing:write", "notifications:read", "notifications:write"}
+)
 _ALL: frozenset[Permission] = (
     _EVERYBODY
     | _MONEY

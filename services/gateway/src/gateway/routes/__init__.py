@@ -73,6 +73,7 @@ def litestar(services: Services, readiness: Readiness) -> Litestar:
             *account.of_environments(services.tenants),
             *account.of_usage(services.bus),
             *account.of_money(services.bus, services.journal),
+            *account.of_notifications(services.bus, services.journal),
             *account.of_audit(services.journal),
         ],
         guards=[people],

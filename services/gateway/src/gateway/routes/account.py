@@ -30,6 +30,8 @@ from gateway.store.tenants import Environment, Tenant
 from gateway.tenants import EnvironmentChange, NewEnvironment, Tenants
 
 TENANT = "/tenants/{tenant_id:uuid}"
+CHANNEL = f"{TENANT}/notifications/channels/{{channel_id:uuid}}"
+DELIVERY = f"{TENANT}/notifications/deliveries/{{notice_id:uuid}}"
 
 
 class Me(msgspec.Struct, frozen=True):
@@ -175,6 +177,64 @@ def of_money(bus: Bus, journal: Journal) -> list[HTTPRouteHandler]:
         return await money_of(author, tenant_id, "budget", "PUT", body)
 
     return [my_balance, my_credits, my_plan, change_my_budget]
+
+
+def of_notifications(bus: Bus, journal: Journal) -> list[HTTPRouteHandler]:
+    """As `of_money`."""
+
+    async def told(request: Request[Any, Any, Any], author: Author, tenant_id: UUID, rest: str = "") -> Response[bytes]:
+        path, query = f"/admin/tenants/{tenant_id}/notifications{rest}", dict(request.query_params)
+        body = await request.body()
+        return await passing(bus, journal, author, "billing", tenant_id, str(request.method), path, query, body)
+
+    @get(f"{TENANT}/notifications", permission="notifications:read")
+    async def my_channels(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await told(request, author, tenant_id)
+
+    @post(f"{TENANT}/notifications/channels", status_code=201, permission="notifications:write")
+    async def add_my_channel(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
+        """Takes `kind` (`email`, `webhook`, `slack`, `discord`), `target` and `topics`; a webhook's secret is shown
+        once."""
+        return await told(request, author, tenant_id, "/channels")
+
+    @patch(CHANNEL, permission="notifications:write")
+    async def change_my_channel(
+        request: Request[Any, Any, Any], author: Author, tenant_id: UUID, channel_id: UUID
+    ) -> Response[bytes]:
+        """Takes `topics` and `enabled`."""
+        return await told(request, author, tenant_id, f"/channels/{channel_id}")
+
+    @delete(CHANNEL, status_code=200, permission="notifications:write")
+    async def remove_my_channel(
+        request: Request[Any, Any, Any], author: Author, tenant_id: UUID, channel_id: UUID
+    ) -> Response[bytes]:
+        return await told(request, author, tenant_id, f"/channels/{channel_id}")
+
+    @post(f"{CHANNEL}/test", status_code=202, permission="notifications:write")
+    async def test_my_channel(
+        request: Request[Any, Any, Any], author: Author, tenant_id: UUID, channel_id: UUID
+    ) -> Response[bytes]:
+        return await told(request, author, tenant_id, f"/channels/{channel_id}/test")
+
+    @get(f"{TENANT}/notifications/deliveries", permission="notifications:read")
+    async def my_deliveries(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await told(request, author, tenant_id, "/deliveries")
+
+    @post(f"{DELIVERY}/replay", status_code=202, permission="notifications:write")
+    async def replay_my_notice(
+        request: Request[Any, Any, Any], author: Author, tenant_id: UUID, notice_id: UUID
+    ) -> Response[bytes]:
+        return await told(request, author, tenant_id, f"/deliveries/{notice_id}/replay")
+
+    return [
+        my_channels,
+        add_my_channel,
+        change_my_channel,
+        remove_my_channel,
+        test_my_channel,
+        my_deliveries,
+        replay_my_notice,
+    ]
 
 
 def of_audit(journal: Journal) -> list[HTTPRouteHandler]:

@@ -24,7 +24,13 @@ OWNERS = {
     "scale": "provisioner",
 }
 """The first word after `/admin/` → the service that answers."""
-OWNERS_OF_TENANT = {"credits": "billing", "balance": "billing", "budget": "billing", "plan": "billing"}
+OWNERS_OF_TENANT = {
+    "credits": "billing",
+    "balance": "billing",
+    "budget": "billing",
+    "plan": "billing",
+    "notifications": "billing",
+}
 """The first word after `/admin/tenants/{id}/`."""
 SANDBOX = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
