@@ -51,4 +51,5 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     return_ids: bool = False
     tool: Tool | None = None
     error: str = ""  # found after the head of a stream was sent, so it is told in the stream
+    cache_salt: str = ""  # requests with another one share no prefix
     request_id: str = ""

@@ -65,6 +65,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     return_token_ids: bool = False
     prompt_logprobs: int | None = None
     request_id: str | None = None
+    cache_salt: str | None = None
     response_format: Format = Format()
 
 

@@ -31,6 +31,7 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
     stop_sequences: list[str] = []
     stream: bool = False
     temperature: float | None = None
+    cache_salt: str | None = None
 
 
 def parse(body: MessagesBody, config: Config) -> Ask:
@@ -47,6 +48,7 @@ def parse(body: MessagesBody, config: Config) -> Ask:
             stop=tuple(body.stop_sequences),
         ),
         stream=body.stream,
+        cache_salt=body.cache_salt or "",
     )
 
 

@@ -116,6 +116,7 @@ def _ask(
         return_ids=body.return_token_ids,
         tool=tool,
         error=error,
+        cache_salt=body.cache_salt or "",
         request_id=body.request_id or "",
     )
 

@@ -34,6 +34,7 @@ class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
     background: bool = False
     previous_response_id: str | None = None
     ignore_eos: bool = False
+    cache_salt: str | None = None
 
 
 class _NoResponse(Refusal):
@@ -77,6 +78,7 @@ def parse(body: ResponsesBody, config: Config) -> Ask:
             ignore_eos=body.ignore_eos,
         ),
         stream=body.stream,
+        cache_salt=body.cache_salt or "",
     )
 
 

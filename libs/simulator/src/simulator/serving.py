@@ -194,8 +194,9 @@ class Serving:
         counters = self._engine.counters
         sequences = []
         cached = created = 0
+        cache = model.salt(f"{ask.model}\0{ask.cache_salt}" if ask.cache_salt else ask.model)
         for at, prompt in enumerate(ask.prompts):
-            hit = self._engine.prefixes.take(prompt, model.salt(ask.model))
+            hit = self._engine.prefixes.take(prompt, cache)
             cached += hit.cached
             created += hit.created
             counters.prefix_queries += len(prompt)

@@ -37,6 +37,11 @@ STEERING = (
     "cache_salt",
 )
 
+SALTED = frozenset({"chat.completions", "completions", "responses", "messages"})
+"""Endpoints whose requests may name a `cache_salt`."""
+LONGEST = 256
+"""Bytes of a session's or a user's name that count."""
+
 KINDS: dict[Endpoint, type[Known]] = {
     "chat.completions": known.Chat,
     "completions": known.Completion,
@@ -70,6 +75,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, msgspec.Raw]
     body: bytes
     """What the engine gets."""
+    prompt: msgspec.Raw = msgspec.Raw()
+    """The field that the prompt begins with."""
+    session: bytes = b""
+    """The conversation that it is part of, and its end user, where the client names them."""
+    user: bytes = b""
 
 
 def prepare(raw: bytes, endpoint: Endpoint) -> Prepared:
@@ -81,6 +91,7 @@ def prepare(raw: bytes, endpoint: Endpoint) -> Prepared:
         raise invalid(error) from error
     except (RecursionError, UnicodeDecodeError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
+    session, user = (bytes(fields.get(name, b"")).strip(b'"')[:LONGEST] for name in ("session_id", "user"))
     for field in STEERING:
         fields.pop(field, None)
     read.check(fields)
@@ -97,4 +108,20 @@ def prepare(raw: bytes, endpoint: Endpoint) -> Prepared:
         prompt_bytes=sum([len(memoryview(fields[name])) for name in read.PROMPT if name in fields]),
         fields=fields,
         body=msgspec.json.encode(fields),
+        prompt=next((fields[name] for name in read.PROMPT if name in fields), msgspec.Raw()),
+        session=session,
+        user=user,
     )
+
+
+def salted(prepared: Prepared, endpoint: Endpoint, tenant: str) -> Prepared:
+    """With a prefix cache of the tenant's own on the engine: how fast an answer comes tells nobody what others asked.
+
+    `tenant` is its id, which needs no escape.
+    """
+    if endpoint not in SALTED:
+        return prepared
+    salt = f'"{tenant}"'.encode()
+    body = b'{"cache_salt":' + salt + b"," + prepared.body[1:]  # it is an object with a model in it
+    fields = {**prepared.fields, "cache_salt": msgspec.Raw(salt)}
+    return msgspec.structs.replace(prepared, fields=fields, body=body)

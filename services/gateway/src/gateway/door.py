@@ -6,12 +6,13 @@ import re
 import time
 from typing import Any, TypeAlias
 
+import msgspec
 from prometheus_client import Counter, Gauge, Histogram
 
 from common.errors import ApiError, InvalidApiKey, InvalidRequest, MethodNotAllowed, RequestTooLarge
 from common.ids import new_id
 from gateway import asgi
-from gateway.body import prepare
+from gateway.body import LONGEST, prepare
 from gateway.client import Client, Request
 from gateway.endpoints import BY_PATH, TABLE
 from gateway.identity import Identity
@@ -59,6 +60,8 @@ class Door:
             if request.too_large:
                 raise RequestTooLarge("the body is over the limit")
             prepared = prepare(request.body, endpoint)
+            if session := header(request.headers, b"x-session-id"):
+                prepared = msgspec.structs.replace(prepared, session=session[:LONGEST])
             trace, patience = traceparent(request.headers), queue_timeout(request.headers)
             await self._inference.answer(id, caller, endpoint, prepared, reply, trace, patience)
         except ApiError as error:
@@ -81,10 +84,16 @@ class Door:
 
 def traceparent(headers: list[tuple[bytes, bytes]]) -> str | None:
     """The caller's trace, which goes on to the engine (W3C Trace Context); anything else under that name is dropped."""
+    value = header(headers, b"traceparent")
+    return value.decode() if TRACEPARENT.match(value) else None
+
+
+def header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bytes:
+    """Empty when it is not there."""
     for name, value in headers:
-        if name == b"traceparent":
-            return value.decode() if TRACEPARENT.match(value) else None
-    return None
+        if name == wanted:
+            return value
+    return b""
 
 
 def queue_timeout(headers: list[tuple[bytes, bytes]]) -> float | None:
@@ -92,12 +101,12 @@ def queue_timeout(headers: list[tuple[bytes, bytes]]) -> float | None:
 
     Raises InvalidRequest.
     """
-    for name, value in headers:
-        if name == b"x-queue-timeout":
-            if not SECONDS_OF.match(value):
-                raise InvalidRequest("expected seconds, as in `30` or `0.5`", param="x-queue-timeout")
-            return float(value)
-    return None
+    value = header(headers, b"x-queue-timeout")
+    if not value:
+        return None
+    if not SECONDS_OF.match(value):
+        raise InvalidRequest("expected seconds, as in `30` or `0.5`", param="x-queue-timeout")
+    return float(value)
 
 
 def bearer(headers: list[tuple[bytes, bytes]]) -> str:

@@ -4,7 +4,7 @@ Each node has a breaker here, too. Once its time is over, one request tries the 
 fleet's, and when that has moved (the node's epoch), what was thought here is forgotten. Not thread-safe, never awaits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from prometheus_client import Counter
@@ -14,6 +14,8 @@ from common.breaker import Breaker, Policy, Window
 from common.routing import Node
 
 EJECTED = Counter("gateway_nodes_ejected", "Nodes left out for what this gateway has seen of them")
+
+NONE: frozenset[str] = frozenset()
 
 
 class _Seen(msgspec.Struct):
@@ -29,15 +31,16 @@ class Ejection:
         self._seen: dict[str, _Seen] = {}
         """Nodes that have failed lately; in the common case none."""
 
-    def fit(self, nodes: list[Node], request: str) -> list[Node]:
-        """Those that this request may be sent to; all when none is left: a bad answer is better than none.
+    def out(self, nodes: Mapping[str, Node], request: str) -> frozenset[str]:
+        """Those of `nodes`, by id, that this request had better not be sent to.
 
-        A node that may be tried is among them for one request only: call `placed` when it is known where that went.
+        A node that may be tried is open to one request only: call `placed` when it is known where that went.
         """
         if not self._seen:
-            return nodes
+            return NONE
         now = self._clock()
-        return [node for node in nodes if self._lets(node, request, now)] or nodes
+        suspects = [nodes[id] for id in tuple(self._seen) if id in nodes]
+        return frozenset(node.id for node in suspects if not self._lets(node, request, now))
 
     def trusted(self, nodes: list[Node]) -> list[Node]:
         """Those that may be given to whoever waits, since nobody is picked to try one; all when none is left."""

@@ -13,7 +13,7 @@ from common.events import Outcome
 from gateway import errors
 from gateway import leg as legs
 from gateway.admission import Admission, Entry
-from gateway.body import Endpoint, Prepared
+from gateway.body import Endpoint, Prepared, salted
 from gateway.client import Headers
 from gateway.connection import Broken
 from gateway.endpoints import TABLE
@@ -23,6 +23,7 @@ from gateway.leg import Cut, Leg
 from gateway.live import Caller, Live
 from gateway.outcomes import Outcomes
 from gateway.placement import Placed, Placement
+from gateway.placing.wanted import Wanted
 from gateway.queue import Queue
 from gateway.relay import Relay
 from gateway.reply import Reply
@@ -92,8 +93,9 @@ class Inference:
             started_at=datetime.now(UTC),
         )
         live.traceparent = traceparent
+        prepared = salted(prepared, endpoint, str(caller.tenant_id))
         entry = self._admission.entry(caller, endpoint, prepared, TABLE[endpoint].billed, live.started_at)
-        live.price = entry.price
+        live.price, live.tokens = entry.price, entry.ask.tokens
         self._settlement.begin(live)
         try:
             await self._attempts(live, endpoint, entry, reply, patience)
@@ -112,15 +114,14 @@ class Inference:
     ) -> None:
         prepared = entry.prepared
         rest: Rest | None = None
-        revision: str | None = None
-        failed: set[str] = set()
+        wanted = _wanted(live.caller, entry)
         last: ApiError | None = None
         left = self._max_attempts
         while left > 0:
             left -= 1
             placed: Placed | None = None
             try:
-                placed = await self._place(live, entry, failed, revision, reply, patience)
+                placed = await self._place(live, entry, wanted, reply, patience)
             except ApiError:
                 if last is None:
                     raise
@@ -150,7 +151,7 @@ class Inference:
                     reply.part(rest.closing())
                     reply.end()
                     return
-                revision = node.revision
+                wanted = msgspec.structs.replace(wanted, revision=node.revision)
             except Stalled as error:
                 last = UpstreamTimeout(str(error))
                 if isinstance(error, Overdue):
@@ -171,7 +172,7 @@ class Inference:
                 self._placement.live[node.id] -= 1
                 self._outcomes.saw(node, live.lease_id, well)
             live.reached_engine = reply.started
-            failed.add(node.id)
+            wanted = msgspec.structs.replace(wanted, failed=wanted.failed | {node.id})
         live.outcome = "upstream_lost"
         last = last or NoCapacity(f"no node serves `{live.model}`", retry_after=5)
         if live.stream is None or not reply.started:
@@ -179,17 +180,9 @@ class Inference:
         reply.part(live.stream.told(last))
         reply.end()
 
-    async def _place(
-        self,
-        live: Live,
-        entry: Entry,
-        failed: set[str],
-        revision: str | None,
-        reply: Reply,
-        patience: float | None,
-    ) -> Placed:
-        if failed:
-            return await self._placement.place(live.lease_id, live.model, live.intent, failed, revision)
+    async def _place(self, live: Live, entry: Entry, wanted: Wanted, reply: Reply, patience: float | None) -> Placed:
+        if wanted.failed:
+            return await self._placement.place(live.lease_id, live.model, live.intent, wanted)
         kept = list(reply.headers)
 
         def tell(headers: Headers) -> None:
@@ -198,7 +191,7 @@ class Inference:
         # even before the answer: a hang-up, or Redis's silence, may come in between
         live.leased = True
         try:
-            return await self._placement.admit(live.lease_id, live.model, live.intent, entry.ask, tell)
+            return await self._placement.admit(live.lease_id, live.model, live.intent, entry.ask, tell, wanted)
         except (Overloaded, NoCapacity) as error:
             if isinstance(error, Unavailable):
                 raise
@@ -268,3 +261,15 @@ class Inference:
             live.stream = None  # nothing of it has reached the client
             raise Elsewhere(failure)
         reply.end()
+
+
+def _wanted(caller: Caller, entry: Entry) -> Wanted:
+    prepared = entry.prepared
+    return Wanted(
+        tokens=entry.ask.tokens,
+        region=caller.region,
+        tenant=str(caller.tenant_id),
+        session=prepared.session,
+        user=prepared.user,
+        prompt=prepared.prompt,
+    )

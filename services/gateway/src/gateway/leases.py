@@ -12,6 +12,7 @@ from common.errors import Unavailable
 from common.leases import Layer, granted_key, leases_key
 from common.redis import Redis
 from common.wire import Argument
+from gateway.placing.picking import Offer
 
 FAILURES = Counter("gateway_redis_failures", "Redis calls that failed or exceeded their budget")
 SECONDS = Histogram(
@@ -93,29 +94,24 @@ class Leases:
         self._budget = budget
 
     async def take(
-        self, id: str, ttl_ms: int, intent: bytes, random: float, line: str, nodes: Sequence[tuple[str, int, float]]
+        self, id: str, ttl_ms: int, intent: bytes, offer: Offer, random: float, line: str
     ) -> tuple[str, int] | None:
-        """A slot on one of `nodes` (id, capacity, weight) → (node, its live requests); None when all are full, or
-        somebody waits in `line` already."""
+        """A slot on one of the places → (node, its live requests); None when all are full, or somebody waits in `line`
+        already."""
         answer = await self._call(
-            *(self._redis, self._budget, "cl_take", id, ttl_ms, intent, random, line), *_flat(nodes)
+            *(self._redis, self._budget, "cl_take", id, ttl_ms, intent, offer.how(random), line), *_places(offer)
         )
         return (_text(answer[0]), int(answer[1])) if isinstance(answer, list) and answer else None
 
     async def admit(
-        self,
-        id: str,
-        ttl_ms: int,
-        intent: bytes,
-        random: float,
-        line: str,
-        ask: Ask,
-        nodes: Sequence[tuple[str, int, float]],
+        self, id: str, ttl_ms: int, intent: bytes, offer: Offer, random: float, line: str, ask: Ask
     ) -> Verdict:
-        """A slot on one of `nodes` and all that `ask` names, or nothing."""
+        """A slot on one of the places and all that `ask` names, or nothing."""
         return _verdict(
             await self._call(
-                *(self._redis, LIMITED, "cl_admit", id, ttl_ms, intent, random, line), *_asked(ask), *_flat(nodes)
+                *(self._redis, LIMITED, "cl_admit", id, ttl_ms, intent, offer.how(random), line),
+                *_asked(ask),
+                *_places(offer),
             )
         )
 
@@ -168,9 +164,9 @@ class Leases:
         )
         return [_text(id) for id in answer] if isinstance(answer, list) else []
 
-    async def claim(self, id: str, ttl_ms: int, intent: bytes, node: str, progress: bytes) -> None:
+    async def claim(self, id: str, ttl_ms: int, intent: bytes, node: str, progress: bytes, tokens: int) -> None:
         """Write a lease that Redis does not have (it lost its data, or was away when the request began)."""
-        await self._call(self._upkeep, PATIENT, "cl_assert", id, ttl_ms, intent, node, progress)
+        await self._call(self._upkeep, PATIENT, "cl_assert", id, ttl_ms, intent, node, progress, tokens)
 
     async def give_back(self, id: str) -> None:
         await self._call(self._redis, PATIENT, "cl_return", id)
@@ -190,6 +186,14 @@ class Leases:
         sums = [part for one in spent for part in one]
         await self._call(self._upkeep, PATIENT, "cl_record", scope, version, len(spent), *sums, *ids)
 
+    async def loads(self, nodes: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+        """Live requests and pending tokens of each."""
+        live = await self._call(self._upkeep, PATIENT, "cl_load", *nodes)
+        pending = await self._call(self._upkeep, PATIENT, "cl_pending", *nodes)
+        assert isinstance(live, list)
+        assert isinstance(pending, list)
+        return dict(zip(nodes, live, strict=True)), dict(zip(nodes, pending, strict=True))
+
     async def held(self, scopes: Sequence[str]) -> list[tuple[int, int]]:
         """(Held, spent and not recorded) of each scope, in micro-dollars."""
         answer = await self._call(self._upkeep, PATIENT, "cl_held", *scopes) if scopes else []
@@ -207,6 +211,10 @@ class Leases:
 
 def _flat(nodes: Sequence[tuple[str, int, float]]) -> list[Argument]:
     return [part for node in nodes for part in node]
+
+
+def _places(offer: Offer) -> list[Argument]:
+    return [part for place in offer.places for part in (place.id, place.capacity, place.weight)]
 
 
 def _asked(ask: Ask) -> list[Argument]:

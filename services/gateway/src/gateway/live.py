@@ -74,6 +74,7 @@ class Live:
         "started_at",
         "stream",
         "streamed",
+        "tokens",
         "traceparent",
         "usage",
     )
@@ -91,6 +92,8 @@ class Live:
         self.started_at = started_at
         self.node_id: str | None = None
         self.leased = False
+        self.tokens = 0
+        """What it may take to work on."""
         self.price: Price | None = None
         """What billing will charge by."""
         self.attempts = 0

@@ -1,8 +1,9 @@
 """A node for a request: the slot is taken in Redis, or counted locally while Redis is away."""
 
 import random
+import time
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -15,10 +16,15 @@ from gateway.ejection import Ejection
 from gateway.leases import Ask, Leases
 from gateway.nodes import Nodes
 from gateway.outage import Outage
+from gateway.placing import picking, strategy
+from gateway.placing.picking import Offer
+from gateway.placing.pool import Pool
+from gateway.placing.wanted import Wanted
 
 Tell: TypeAlias = Callable[[list[tuple[bytes, bytes]]], None]
 
 LOCAL = Metric("gateway_local_placements", "Requests placed without Redis")
+CHANCE = random.Random()  # noqa: S311  which of two equal nodes is no secret
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -35,79 +41,88 @@ class Placement:
         self._leases = leases
         self._ttl_ms = ttl_ms
         self._outage = Outage(fail_open)
+        self._turns: Counter[str] = Counter()
         self.live: Counter[str] = Counter()
         """This gateway's own requests by node."""
 
-    async def admit(self, id: str, model: str, intent: bytes, ask: Ask, tell: Tell) -> Placed:
+    async def admit(self, id: str, model: str, intent: bytes, ask: Ask, tell: Tell, wanted: Wanted) -> Placed:
         """A slot, together with all that the request asks to be let in with. `tell` is given the headers.
 
         Raises as `place`, and Overloaded with `rate_limit_exceeded` or `insufficient_quota`.
         """
-        candidates = self._candidates(id, model, frozenset())
+        pool, offer, wanted = self._offer(id, model, wanted)
         if not ask.layers and ask.hold is None:
-            return await self._take(id, model, model, intent, candidates)
+            return await self._take(id, model, intent, pool, offer, wanted)
         try:
-            verdict = await self._leases.admit(id, self._ttl_ms, intent, _random(), model, ask, _offer(candidates))
+            verdict = await self._leases.admit(id, self._ttl_ms, intent, offer, CHANCE.random(), model, ask)
+            if verdict.kind == "full" and (wider := self._wider(pool, offer, wanted)):
+                verdict = await self._leases.admit(id, self._ttl_ms, intent, wider, CHANCE.random(), model, ask)
         except Unavailable:
             self._outage.check(ask)
-            return self._locally(candidates)
+            return self._locally(pool, offer)
         self._outage.over()
         tell(limits.headers(verdict))
         if (refused := limits.refusal(verdict, ask)) is not None:
             raise refused
-        return _placed(candidates, verdict.which if verdict.kind == "ok" else None, model)
+        return _placed(pool, verdict.which if verdict.kind == "ok" else None, model)
 
-    async def place(self, id: str, model: str, intent: bytes, failed: Set[str], revision: str | None) -> Placed:
-        """A slot for a request that has been admitted, elsewhere than on the nodes that `failed`.
-
-        `revision`: only where the model's weights are of that one.
+    async def place(self, id: str, model: str, intent: bytes, wanted: Wanted) -> Placed:
+        """A slot for a request that has been admitted.
 
         Raises NotFound, NoCapacity (no node is up, or none is left to try) or Overloaded (all are full).
         """
-        return await self._take(id, "", model, intent, self._candidates(id, model, failed, revision))
+        pool, offer, wanted = self._offer(id, model, wanted)
+        return await self._take(id, "", intent, pool, offer, wanted)
 
-    def _candidates(self, id: str, model: str, failed: Set[str], revision: str | None = None) -> list[Node]:
-        serving = self._nodes.serving(model)
-        candidates = [node for node in serving if node.state == "ready" and node.id not in failed]
-        if revision is not None:
-            candidates = [node for node in candidates if node.revision == revision]
-        if not candidates:
+    def _offer(self, id: str, model: str, wanted: Wanted) -> tuple[Pool, Offer, Wanted]:
+        """Also what the request wants with what this gateway leaves out."""
+        pool = self._nodes.pool(model)
+        self._turns[model] += 1
+        known = self._nodes.known(time.monotonic())
+        fit = wanted
+        if out := self._ejection.out(pool.by_id, id):
+            fit = msgspec.structs.replace(wanted, failed=wanted.failed | out)
+        # a bad answer is better than none: what was left out comes again when nothing else is there
+        offer = strategy.offer(pool, fit, known, self._turns[model], CHANCE)
+        if not offer.places:
+            offer = strategy.widest(pool, fit, known, CHANCE)
+        if not offer.places and fit is not wanted:
+            offer = strategy.widest(pool, wanted, known, CHANCE)
+        if not offer.places:
             raise NoCapacity(f"no node serves `{model}` at the moment", retry_after=5)
-        return self._ejection.fit(candidates, id)
+        return pool, offer, fit
 
-    async def _take(self, id: str, line: str, model: str, intent: bytes, candidates: list[Node]) -> Placed:
+    def _wider(self, pool: Pool, offer: Offer, wanted: Wanted) -> Offer | None:
+        """What to try when all of the offer is full; None: that was all."""
+        if len(offer.places) == len(pool.ready):
+            return None
+        wider = strategy.widest(pool, wanted, self._nodes.known(time.monotonic()), CHANCE)
+        return wider if len(wider.places) > len(offer.places) else None
+
+    async def _take(self, id: str, line: str, intent: bytes, pool: Pool, offer: Offer, wanted: Wanted) -> Placed:
         """`line` "" does not stand behind those who wait: it has been let in before them."""
         try:
-            taken = await self._leases.take(id, self._ttl_ms, intent, _random(), line, _offer(candidates))
+            taken = await self._leases.take(id, self._ttl_ms, intent, offer, CHANCE.random(), line)
+            if taken is None and (wider := self._wider(pool, offer, wanted)):
+                taken = await self._leases.take(id, self._ttl_ms, intent, wider, CHANCE.random(), line)
         except Unavailable:
-            return self._locally(candidates)
-        return _placed(candidates, taken[0] if taken else None, model)
+            return self._locally(pool, offer)
+        return _placed(pool, taken[0] if taken else None, pool.policy.model)
 
-    def _locally(self, candidates: list[Node]) -> Placed:
+    def _locally(self, pool: Pool, offer: Offer) -> Placed:
         LOCAL.inc()
-        return Placed(self._least_loaded(candidates), leased=False)
+        chosen = picking.pick(offer, self.live, {}, CHANCE.random())
+        if chosen is None:
+            raise Overloaded("every node is busy", retry_after=1)
+        return Placed(pool.by_id[chosen], leased=False)
 
     def max_model_len(self, model: str) -> int:
         """Tokens of prompt and reply together; 0 where no engine says."""
         found = self._nodes.model(model)
         return found.max_model_len if found else 0
 
-    def _least_loaded(self, candidates: list[Node]) -> Node:
-        free = [node for node in candidates if not node.max_concurrency or self.live[node.id] < node.max_concurrency]
-        if not free:
-            raise Overloaded("every node is busy", retry_after=1)
-        return min(free, key=lambda node: ((self.live[node.id] + 1) / node.weight, random.random()))  # noqa: S311
 
-
-def _random() -> float:
-    return random.random()  # noqa: S311  which of two equal nodes is no secret
-
-
-def _offer(candidates: list[Node]) -> list[tuple[str, int, float]]:
-    return [(node.id, node.max_concurrency, node.weight) for node in candidates]
-
-
-def _placed(candidates: list[Node], taken: str | None, model: str) -> Placed:
+def _placed(pool: Pool, taken: str | None, model: str) -> Placed:
     if taken is None:
         raise Overloaded(f"every node of `{model}` is busy", retry_after=1)
-    return Placed(next(node for node in candidates if node.id == taken), leased=True)
+    return Placed(pool.by_id[taken], leased=True)

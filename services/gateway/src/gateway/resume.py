@@ -29,6 +29,7 @@ SAMPLING = (
     "allowed_token_ids",
     "skip_special_tokens",
     "spaces_between_special_tokens",
+    "cache_salt",
 )
 """What carries over to `/v1/completions` as it is."""
 

@@ -148,7 +148,7 @@ class Settlement:
             live = self._live.get(id)
             if live is not None and live.node_id is not None:
                 progress = msgspec.json.encode(live.progress())
-                await self._leases.claim(id, self._ttl_ms, live.intent, live.node_id, progress)
+                await self._leases.claim(id, self._ttl_ms, live.intent, live.node_id, progress, live.tokens)
                 live.leased = True
                 if id not in self._live:  # it ended in between
                     await self._leases.give_back(id)

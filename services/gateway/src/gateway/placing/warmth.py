@@ -1,0 +1,10 @@
+"""Slow start: a node that has just come up has a part of its weight, growing to all of it."""
+
+LEAST = 0.2
+
+
+def share(ready_for: float | None, slow_start: float) -> float:
+    """`slow_start` in seconds; 0 is none."""
+    if ready_for is None or ready_for >= slow_start:
+        return 1.0
+    return max(LEAST, ready_for / slow_start)
