@@ -92,10 +92,26 @@ def test_filters(state: State, wanted: Wanted, policy: Policy, expected: str | N
     assert reason(msgspec.structs.replace(EU, state=state, revision="a"), wanted, policy) == expected
 
 
-def test_each_bias_is_added_and_slow_start_is_a_part_of_the_weight() -> None:
+def test_each_bias_is_added() -> None:
     node = msgspec.structs.replace(EU, weight=2.0, max_concurrency=7, risk=1.0)
     known = Known({"eu-1": Load(4, 3, 1.0)}, {"eu-1": 100.0}, 105.0)
-    assert strategy.place(node, Pool((node,), Policy()), Wanted(), known) == Place("eu-1", 7, 1.0, 3 + 8 + 4)
+    assert strategy.place(node, Pool((node,), Policy()), Wanted(), known) == Place("eu-1", 7, 2.0, 3 + 8 + 4)
+
+
+@pytest.mark.parametrize(("ready_for", "expected"), [(0, 0.2), (5, 0.5), (10, 1)])
+def test_a_node_that_comes_up_takes_part_more_and_more(ready_for: float, expected: float) -> None:
+    known = Known(up={"n0": 100.0, "n1": None}, now=100.0 + ready_for)
+    random = Random(3)
+    offers = [strategy.offer(a_pool(3), ANYBODY, known, turn, random) for turn in range(2000)]
+    taken = [picking.pick(offer, {"n1": 5, "n2": 5}, {}, random.random()) for offer in offers]
+    assert taken.count("n0") / 2000 == pytest.approx(expected, abs=0.05)
+
+
+def test_nodes_that_came_up_one_after_the_other_share_from_the_first() -> None:
+    known = Known(up={"n0": 100.0, "n1": 100.3, "n2": 104.0}, now=104.0)
+    random = Random(3)
+    offers = [strategy.offer(a_pool(3), ANYBODY, known, turn, random) for turn in range(300)]
+    assert min(Counter(picking.pick(offer, {}, {}, random.random()) for offer in offers).values()) > 30
 
 
 def test_another_region_is_offered_only_when_the_own_is_away_or_full() -> None:

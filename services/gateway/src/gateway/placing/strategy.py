@@ -38,14 +38,17 @@ def offer(pool: Pool, wanted: Wanted, known: Known, turn: int, random: Random) -
             first = _own(pool, wanted)
             chosen = [*first, *(node for node in _some(pool, nodes, wanted, random) if node not in first)]
             preferred, bound = len(first), affinity.BOUNDS[strategy]
-    return _offer(pool, chosen, wanted, known, preferred, bound)
+    warm = _warm(pool, chosen, known, random)
+    preferred = sum(node in chosen[:preferred] for node in warm)
+    places = tuple(place(node, pool, wanted, known) for node in warm)
+    return Offer(places, preferred, bound, wanted.tokens)
 
 
 def widest(pool: Pool, wanted: Wanted, known: Known, random: Random) -> Offer:
     """When what was offered first is full: as many as one call can weigh, those of other regions too."""
     fit = [node for node in pool.ready if reason(node, wanted, pool.policy) is None]
     some = random.sample(fit, MANY) if len(fit) > MANY else fit
-    return _offer(pool, some, wanted, known, 0, 0.0)
+    return Offer(tuple(place(node, pool, wanted, known) for node in some), tokens=wanted.tokens)
 
 
 def place(node: Node, pool: Pool, wanted: Wanted, known: Known) -> Place:
@@ -53,13 +56,18 @@ def place(node: Node, pool: Pool, wanted: Wanted, known: Known) -> Place:
     against = queue.bias(load) + cache.bias(load) + risk.bias(node)
     if pool.policy.region == "prefer":
         against += region.bias(node, wanted)
-    weight = node.weight * warmth.share(known.ready_for(node.id), pool.policy.slow_start_s)
-    return Place(node.id, node.max_concurrency, weight, against)
+    return Place(node.id, node.max_concurrency, node.weight, against)
 
 
-def _offer(pool: Pool, nodes: Sequence[Node], wanted: Wanted, known: Known, preferred: int, bound: float) -> Offer:
-    places = tuple(place(node, pool, wanted, known) for node in nodes)
-    return Offer(places, preferred, bound, wanted.tokens)
+def _warm(pool: Pool, nodes: Sequence[Node], known: Known, random: Random) -> list[Node]:
+    """Those that take part this time; all, when it would be none."""
+    slow = pool.policy.slow_start_s
+    found = []
+    for node in nodes:
+        share = warmth.share(known.ready_for(node.id), slow)
+        if share >= 1 or random.random() < share:
+            found.append(node)
+    return found or list(nodes)
 
 
 def _own(pool: Pool, wanted: Wanted) -> list[Node]:

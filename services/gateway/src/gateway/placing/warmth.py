@@ -1,4 +1,7 @@
-"""Slow start: a node that has just come up has a part of its weight, growing to all of it."""
+"""Slow start: a node that has just come up takes part in a growing share of the decisions.
+
+Being idle it would win all of them at once. A smaller weight would not do: it would lose all while the others idle.
+"""
 
 LEAST = 0.2
 
