@@ -85,15 +85,14 @@ class Door:
 def traceparent(headers: list[tuple[bytes, bytes]]) -> str | None:
     """The caller's trace, which goes on to the engine (W3C Trace Context); anything else under that name is dropped."""
     value = header(headers, b"traceparent")
-    return value.decode() if TRACEPARENT.match(value) else None
+    return value.decode() if value is not None and TRACEPARENT.match(value) else None
 
 
-def header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bytes:
-    """Empty when it is not there."""
+def header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
     for name, value in headers:
         if name == wanted:
             return value
-    return b""
+    return None
 
 
 def queue_timeout(headers: list[tuple[bytes, bytes]]) -> float | None:
@@ -102,7 +101,7 @@ def queue_timeout(headers: list[tuple[bytes, bytes]]) -> float | None:
     Raises InvalidRequest.
     """
     value = header(headers, b"x-queue-timeout")
-    if not value:
+    if value is None:
         return None
     if not SECONDS_OF.match(value):
         raise InvalidRequest("expected seconds, as in `30` or `0.5`", param="x-queue-timeout")
