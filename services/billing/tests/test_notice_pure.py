@@ -15,7 +15,7 @@ from billing.incidents import of_audit, of_launch, of_node
 from billing.notice import Topic, message
 from billing.senders import mail_of
 from common.errors import InvalidRequest, SettingsError
-from common.events import AuditRecorded, NodeLost
+from common.events import AuditRecorded, LaunchFailed, NodeLost
 from common.ids import new_id
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -30,7 +30,7 @@ def test_every_topic_has_words_even_without_facts(topic: Topic) -> None:
 
 
 def test_what_others_named_becomes_no_markup_anywhere() -> None:
-    told = message("launch.failed", {"deployment": EVIL, "reason": "x" * 10_000})
+    told = message("launch.failed", {"model": EVIL, "reason": "x" * 10_000})
     assert "\n" not in told.text
     assert len(told.text) < 1200
     assert "<script" not in notice.as_html(told)
@@ -149,7 +149,10 @@ def test_what_happened_days_ago_is_not_told_when_a_stream_is_read_anew() -> None
     found = of_node(msgspec.json.encode(lost), NOW)
     assert found is not None
     assert (found.tenant_id, found.facts) == (None, {"node_id": "n", "reason": "silent"})
-    launch = {"id": "1", "time": NOW, "reason": "no capacity", "deployment_id": "d"}
+    launch = LaunchFailed(
+        id=new_id(), time=NOW, launch_id=new_id(), deployment_id=new_id(), model="m", cluster="c", cloud="aws",
+        region="r", accelerator="L4", spot=True, failure="capacity", reason="there is none",
+    )  # fmt: skip
     told = of_launch(msgspec.json.encode(launch), NOW)
     assert told is not None
-    assert told.facts["deployment"] == "d"
+    assert message(told.topic, told.facts).text == "The launch of m on L4 in r (c) failed: there is none"

@@ -152,8 +152,8 @@ async def test_thresholds_are_told_once_each_through_a_receiver_that_fails_at_fi
 
     await eventually(letters)
     first, second = (letter.content.decode() for letter in mailbox[0].letters)
-    assert "Subject: 50 % of the monthly budget is spent" in first
-    assert "Subject: 100 % of the monthly budget is spent" in second
+    assert "Subject: 50 % of the monthly budget of the tenant is spent" in first
+    assert "Subject: 100 % of the monthly budget of the tenant is spent" in second
     assert mailbox[0].letters[0].rcpt_tos == ["owner@example.com"]
     await eventually(lambda: arrived("budget.threshold", 4))
     # said again by every account that is told, and told no more

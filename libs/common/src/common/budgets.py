@@ -69,6 +69,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class Asked(msgspec.Struct, frozen=True):
     tenant_id: UUID
     ids: tuple[UUID, ...]
+    key_budgets: dict[UUID, int] = {}
+    """Of API keys that were used: what each may spend in a month, in pico-dollars."""
 
 
 class Recorded(msgspec.Struct, frozen=True):

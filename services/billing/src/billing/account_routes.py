@@ -127,7 +127,7 @@ async def get_balance(admin: Admin, call: Call, tenant: str) -> Balance:
 
 async def post_recorded(admin: Admin, call: Call) -> Recorded:
     asked = call.parse(Asked)
-    return await admin.accounts.recorded(asked.tenant_id, asked.ids)
+    return await admin.accounts.recorded(asked.tenant_id, asked.ids, asked.key_budgets)
 
 
 async def _sheet(admin: Admin, tenant_id: UUID) -> Sheet:

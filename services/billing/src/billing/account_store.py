@@ -1,6 +1,6 @@
 """Postgres: budgets, credits, and one tenant's account in one snapshot. Functions take the connection first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -23,6 +23,8 @@ class Sheet(msgspec.Struct, frozen=True, kw_only=True):
     hard: bool
     keys: dict[UUID, int]
     """Spent this month."""
+    key_budgets: dict[UUID, int]
+    """Of keys used this month, as gateways told."""
     terms: list[Terms]
     grants: list[Grant]
     spent: int
@@ -129,6 +131,9 @@ async def sheet(connection: Connection, tenant_id: UUID, ids: Sequence[UUID]) ->
         select 'key', api_key_id, sum(cost_picousd), null, null, null, null from billing.usage_hourly
         where tenant_id = $1 and hour >= $3 group by api_key_id
         union all
+        select 'limit', api_key_id, monthly_picousd, null, null, null, null from billing.key_budgets
+        where tenant_id = $1 and told_at >= $3
+        union all
         select 'used', null, sum(cost_picousd), at, sum(input_tokens + output_tokens), sum(requests), null
         from (
             select *, case
@@ -168,6 +173,7 @@ async def sheet(connection: Connection, tenant_id: UUID, ids: Sequence[UUID]) ->
         monthly=int(budget[0]["amount"]) if budget else None,
         hard=bool(budget and budget[0]["hard"]),
         keys={row["id"]: int(row["amount"]) for row in of.get("key", [])},
+        key_budgets={row["id"]: int(row["amount"]) for row in of.get("limit", [])},
         terms=of_plan,
         grants=credits,
         spent=int(of["spent"][0]["amount"] or 0),
@@ -212,6 +218,24 @@ async def owed(
         for row in rows
     ]
     return statement(used, of_plan, credits, until), credits
+
+
+async def put_key_budgets(connection: Connection, tenant_id: UUID, budgets: Mapping[UUID, int]) -> bool:
+    """In order of key, so that no two transactions wait for each other. Whether any is new."""
+    keys = sorted(budgets)
+    status = await connection.execute(
+        """
+        insert into billing.key_budgets as known (api_key_id, tenant_id, monthly_picousd, told_at)
+        select id, $1, amount, now() from unnest($2::uuid[], $3::numeric[]) as told (id, amount)
+        on conflict (api_key_id) do update set monthly_picousd = excluded.monthly_picousd, told_at = excluded.told_at
+        where known.monthly_picousd <> excluded.monthly_picousd
+            or known.told_at < date_trunc('month', excluded.told_at, 'UTC')
+        """,
+        tenant_id,
+        keys,
+        [Decimal(budgets[key]) for key in keys],
+    )
+    return not status.endswith(" 0")
 
 
 async def spenders(connection: Connection) -> list[UUID]:

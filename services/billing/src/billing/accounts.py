@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -97,8 +97,12 @@ class Accounts:
         self._hour = None
         self._hurry.set()
 
-    async def recorded(self, tenant_id: UUID, ids: Sequence[UUID]) -> Recorded:
+    async def recorded(
+        self, tenant_id: UUID, ids: Sequence[UUID], key_budgets: Mapping[UUID, int] | None = None
+    ) -> Recorded:
         async with transaction(self._pool) as connection:
+            if key_budgets and await account_store.put_key_budgets(connection, tenant_id, key_budgets):
+                self._changed.add(tenant_id)  # there may be something to alert of
             sheet = await account_store.sheet(connection, tenant_id, ids)
         return Recorded(account(tenant_id, sheet), tuple(sheet.recorded))
 

@@ -17,20 +17,24 @@ def due(tenant_id: UUID, sheet: Sheet) -> list[Notice]:
     month = month_of(sheet.now)
     found: list[Notice] = []
     spent = sum(sheet.keys.values())
-    if sheet.monthly is not None and (percent := notice.threshold(spent, sheet.monthly)):
-        found.append(
-            Notice(
-                topic="budget.threshold",
-                key=f"budget:{tenant_id}:{month}:{sheet.monthly}:{percent}",
-                tenant_id=tenant_id,
-                facts={
-                    "percent": percent,
-                    "month": month,
-                    "spent_usd": usd(spent),
-                    "limit_usd": usd(sheet.monthly),
-                },
+    watched = [("the tenant", spent, sheet.monthly or 0)]
+    watched += [(f"the API key {key}", sheet.keys.get(key, 0), limit) for key, limit in sheet.key_budgets.items()]
+    for whose, of, limit in watched:
+        if percent := notice.threshold(of, limit):
+            found.append(
+                Notice(
+                    topic="budget.threshold",
+                    key=f"budget:{tenant_id}:{whose}:{month}:{limit}:{percent}",
+                    tenant_id=tenant_id,
+                    facts={
+                        "percent": percent,
+                        "whose": whose,
+                        "month": month,
+                        "spent_usd": usd(of),
+                        "limit_usd": usd(limit),
+                    },
+                )
             )
-        )
     live = [grant for grant in sheet.grants if grant.first <= sheet.now < grant.end]
     total, left = sum(grant.amount for grant in live), sheet.statement.credit_left
     if live and left * 100 <= total * LOW:

@@ -7,26 +7,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from billing import notice_store
-from billing.notice import Notice
+from billing.notice import Fact, Notice
 from common.bus import Bus
 from common.consumer import Consumer, Rejected
 from common.db import Pool, transaction
-from common.events import AuditRecorded, Time
+from common.events import AuditRecorded, LaunchFailed, NodeLost
 
 STALE = timedelta(days=1)
 """Events older than this were told, or are of no use: a stream that is read anew tells nobody again."""
-
-
-class _Incident(msgspec.Struct, frozen=True):
-    """What `node.lost.v1` and `launch.failed.v1` have in common; each names its subject in a field of its own."""
-
-    id: str
-    time: Time
-    reason: str = ""
-    node_id: str = ""
-    deployment: str = ""
-    deployment_id: str = ""
-    launch_id: str = ""
 
 
 async def run(bus: Bus, pool: Pool, stopping: asyncio.Event) -> None:
@@ -62,26 +50,36 @@ def of_audit(body: bytes, now: datetime) -> Notice | None:
     verb, _, path = event.action.partition(" ")
     if event.status not in (200, 201, 204) or event.tenant_id is None or now - event.time > STALE:
         return None
-    facts = {"actor": event.actor, "key_id": event.target}
+    facts: dict[str, Fact] = {"actor": event.actor, "key_id": event.target}
     if verb == "POST" and path.endswith(("/api-keys", "/rotate")) and "/api-keys" in path:
-        return Notice(topic="key.created", key=f"key:{event.id}", tenant_id=event.tenant_id, facts=dict(facts))
+        return Notice(topic="key.created", key=f"key:{event.id}", tenant_id=event.tenant_id, facts=facts)
     if verb == "DELETE" and "/api-keys/" in path:
-        return Notice(topic="key.revoked", key=f"key:{event.id}", tenant_id=event.tenant_id, facts=dict(facts))
+        return Notice(topic="key.revoked", key=f"key:{event.id}", tenant_id=event.tenant_id, facts=facts)
     return None
 
 
 def of_node(body: bytes, now: datetime) -> Notice | None:
-    event = msgspec.json.decode(body, type=_Incident)
+    """Raises msgspec's errors."""
+    event = msgspec.json.decode(body, type=NodeLost)
     if now - event.time > STALE:
         return None
-    facts = {"node_id": event.node_id, "reason": event.reason}
-    return Notice(topic="node.lost", key=f"node.lost:{event.id}", tenant_id=None, facts=dict(facts))
+    facts: dict[str, Fact] = {"node_id": event.node_id, "reason": event.reason}
+    return Notice(topic="node.lost", key=f"node.lost:{event.id}", tenant_id=None, facts=facts)
 
 
 def of_launch(body: bytes, now: datetime) -> Notice | None:
-    event = msgspec.json.decode(body, type=_Incident)
+    """Raises msgspec's errors."""
+    event = msgspec.json.decode(body, type=LaunchFailed)
     if now - event.time > STALE:
         return None
-    name = event.deployment or event.deployment_id or event.launch_id or "?"
-    facts = {"deployment": name, "reason": event.reason}
-    return Notice(topic="launch.failed", key=f"launch.failed:{event.id}", tenant_id=None, facts=dict(facts))
+    facts: dict[str, Fact] = {
+        "deployment_id": str(event.deployment_id),
+        "launch_id": str(event.launch_id),
+        "model": event.model,
+        "cluster": event.cluster,
+        "accelerator": event.accelerator,
+        "region": event.region,
+        "failure": event.failure,
+        "reason": event.reason,
+    }
+    return Notice(topic="launch.failed", key=f"launch.failed:{event.id}", tenant_id=None, facts=facts)

@@ -31,7 +31,7 @@ LONGEST = 500
 
 _WORDS: dict[Topic, tuple[str, str]] = {
     "budget.threshold": (
-        "{percent} % of the monthly budget is spent",
+        "{percent} % of the monthly budget of {whose} is spent",
         "In {month}, {spent_usd} USD of the budget of {limit_usd} USD have been spent.",
     ),
     "credit.low": ("Credits are running low", "{left_usd} USD of prepaid credits are left."),
@@ -39,7 +39,10 @@ _WORDS: dict[Topic, tuple[str, str]] = {
     "key.revoked": ("An API key was revoked", "{actor} revoked the API key {key_id}."),
     "payment.failed": ("A payment failed", "The payment of {amount_usd} USD failed: {reason}"),
     "invoice.ready": ("An invoice is ready", "The invoice of {month} over {amount_usd} USD is ready."),
-    "launch.failed": ("A launch failed", "The launch of {deployment} failed: {reason}"),
+    "launch.failed": (
+        "A launch failed",
+        "The launch of {model} on {accelerator} in {region} ({cluster}) failed: {reason}",
+    ),
     "node.lost": ("A node is lost", "The node {node_id} left the routes: {reason}"),
     "channel.disabled": (
         "A notification channel was switched off",

@@ -68,6 +68,8 @@ class Budgets:
         self._changed: set[UUID] = set()
         self._holding: dict[UUID, float] = {}
         """Tenants whose requests held something lately, and when."""
+        self._of_keys: dict[UUID, dict[UUID, int]] = {}
+        """Of these tenants: budgets of keys that billing has not been told of."""
         self.loaded = asyncio.Event()
         """All accounts that there were at boot are known."""
 
@@ -99,6 +101,8 @@ class Budgets:
         held = hold(self._accounts.get(caller.tenant_id), caller, cost)
         if held is not None:
             self._holding[caller.tenant_id] = time.monotonic()
+            if caller.budget is not None:
+                self._of_keys.setdefault(caller.tenant_id, {})[caller.api_key_id] = caller.budget
         return held
 
     async def follow(self) -> None:
@@ -148,11 +152,20 @@ class Budgets:
             return
         for first in range(0, max(len(ids), 1), BATCH):
             batch = ids[first : first + BATCH]
-            recorded = await self._ask(Asked(tenant, tuple(UUID(id) for id in batch)))
+            told = dict(self._of_keys.get(tenant, {}))
+            recorded = await self._ask(Asked(tenant, tuple(UUID(id) for id in batch), told))
+            self._forget(tenant, told)
             known = {str(id) for id in recorded.ids}
             done = [id for id in batch if id in known or _age_ms(UUID(id)) > FORGOTTEN_MS]
             await self._leases.record(scope, recorded.account.version, sums(recorded.account), done)
             self._replace(recorded.account)
+
+    def _forget(self, tenant: UUID, told: dict[UUID, int]) -> None:
+        left = {key: budget for key, budget in self._of_keys.get(tenant, {}).items() if told.get(key) != budget}
+        if left:
+            self._of_keys[tenant] = left
+        else:
+            self._of_keys.pop(tenant, None)
 
     async def _ask(self, asked: Asked) -> Recorded:
         call = Call(
