@@ -203,7 +203,7 @@ Eventually = Callable[..., Awaitable[Any]]
 def eventually() -> Eventually:
     """Ask again until the answer is truthy; it is returned."""
 
-    async def wait(question: Callable[[], Awaitable[Any]], seconds: float = 20) -> Any:
+    async def wait(question: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
         deadline = time.monotonic() + seconds
         while not (answer := await question()):
             assert time.monotonic() < deadline, "it did not happen in time"

@@ -96,7 +96,7 @@ async def test_an_identifier_counts_once_and_a_duplicate_is_delivered(api: Strip
     assert double.meters.total() == 557
 
 
-@pytest.mark.parametrize("ahead", [timedelta(days=-36), timedelta(minutes=6)])
+@pytest.mark.parametrize("ahead", [timedelta(days=-36), timedelta(hours=1)])
 async def test_a_time_outside_the_window_is_refused(api: Stripe, ahead: timedelta) -> None:
     customer = await api.customer(TENANT, "t", "t@example.com", NOW)
     with pytest.raises(UpstreamError, match="timestamp must"):
