@@ -20,8 +20,7 @@ GATEWAYS = 3
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(make_stack_of_module: Any) -> Stack:
-    env = {"NOTICE_LOOPBACK": "1", "NOTICE_FIRST_PAUSE": "0.1"}
-    return await make_stack_of_module(gateways=GATEWAYS, service_env=env)
+    return await make_stack_of_module(gateways=GATEWAYS, service_env={"NOTICE_FIRST_PAUSE": "0.1"})
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from aiosmtpd.controller import UnthreadedController
 
-from billing import notice_store, senders
+from billing import month_end, notice_store, senders
 from billing.notice import Notice
 from billing.notice_store import Channel, Due
 from billing.senders import NotSent
@@ -228,6 +228,35 @@ async def test_events_of_others_are_told_to_whom_they_concern(
     assert (key["type"], key["data"]["key_id"]) == ("key.created", "key-1")
     (node,) = [verified(OPERATORS_SECRET, headers, body) for headers, body in receiver.at("/operators")]
     assert (node["type"], node["data"]["node_id"]) == ("node.lost", "node-1")
+
+
+async def test_missing_prices_and_ready_invoices_are_told_once(
+    service: Settings, ask: Ask, pool: Pool, put_price: Any, record: Record, send: Any, settled: Any,
+    eventually: Eventually, receiver: Receiver,
+) -> None:  # fmt: skip
+    await channel(ask, "webhook", f"{receiver.url}/hook")
+    await put_price(since=timedelta(days=34))
+    await send(record(model="new"), record(model="new"), record())
+    await settled()
+    now = datetime.now(UTC)
+    next_month = (now.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    assert await month_end.tell_some(pool, next_month + timedelta(hours=5)) == 0, "late records may come"
+    assert await month_end.tell_some(pool, next_month + timedelta(hours=7)) == 1
+    assert await month_end.tell_some(pool, next_month + timedelta(hours=8)) == 0
+
+    async def told() -> bool:
+        return bool(receiver.at("/hook", "invoice.ready") and receiver.at("/operators", "price.missing"))
+
+    await eventually(told)
+    (price,) = [msgspec.json.decode(body) for _, body in receiver.at("/operators")]
+    assert price["data"]["model"] == "new"
+    (invoice,) = [msgspec.json.decode(body) for _, body in receiver.at("/hook")]
+    assert invoice["data"]["month"] == f"{now:%Y-%m}"
+    _, listed = await ask("GET", "/admin/invoices", tenant_id=TENANT, month=f"{now:%Y-%m}")
+    assert listed["invoices"][0]["due_usd"] == invoice["data"]["amount_usd"]
+    async with transaction(pool) as connection:
+        await notice_store.forget(connection, 0)
+    assert await pool.fetchval("select count(*) from billing.notices") == 0
 
 
 async def test_who_is_gone_is_switched_off_and_the_others_hear_of_it(

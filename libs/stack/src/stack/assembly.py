@@ -127,6 +127,7 @@ class Assembly:
             "NATS_URL": self.nats.url,
             "REDIS_URL": self.valkey.url,
             "REDIS_NAMESPACE": "crosslogic",
+            "NOTICE_LOOPBACK": "1",
             **self._config.service_env,
         }
 

@@ -4,7 +4,16 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from billing import account_routes, channels, consumers, incidents, invoice_routes, notice_routes, plan_routes
+from billing import (
+    account_routes,
+    channels,
+    consumers,
+    incidents,
+    invoice_routes,
+    month_end,
+    notice_routes,
+    plan_routes,
+)
 from billing.accounts import Accounts
 from billing.customers import Customers
 from billing.delivery import Delivery
@@ -13,7 +22,7 @@ from billing.routes import Admin, router
 from billing.senders import open_senders
 from billing.settings import Settings
 from billing.stripe_api import open_stripe
-from billing.upkeep import look_after, make_partitions
+from billing.upkeep import forget_notices, look_after, make_partitions
 from common import bus, db, http, rpc, telemetry
 from common.errors import SettingsError
 from common.run import cancelled
@@ -50,6 +59,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             notice_routes.add(router)
             tasks.create_task(incidents.run(nats, pool, stopping))
             deliver = tasks.create_task(delivery.run())
+            month_ends = tasks.create_task(month_end.run(pool))
+            forget = tasks.create_task(forget_notices(pool))
             await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts, senders))
             upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
             if settings.stripe_api_key:
@@ -62,7 +73,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             else:
                 log.info("Stripe is off: STRIPE_API_KEY is not set")
             await stopping.wait()
-            await cancelled([watch, publish, deliver, *upkeep])
+            await cancelled([watch, publish, deliver, month_ends, forget, *upkeep])
         probes.ready = False
 
 

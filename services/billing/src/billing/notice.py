@@ -21,11 +21,14 @@ Topic: TypeAlias = Literal[
     "invoice.ready",
     "launch.failed",
     "node.lost",
+    "price.missing",
     "channel.disabled",
     "channel.test",
 ]
 Fact: TypeAlias = str | int
-OPERATORS: frozenset[Topic] = frozenset({"payment.failed", "launch.failed", "node.lost", "channel.disabled"})
+OPERATORS: frozenset[Topic] = frozenset(
+    {"payment.failed", "launch.failed", "node.lost", "price.missing", "channel.disabled"}
+)
 """What operators are told as well, or alone where it concerns no tenant."""
 LONGEST = 500
 
@@ -38,12 +41,13 @@ _WORDS: dict[Topic, tuple[str, str]] = {
     "key.created": ("An API key was created", "{actor} created the API key {key_id}."),
     "key.revoked": ("An API key was revoked", "{actor} revoked the API key {key_id}."),
     "payment.failed": ("A payment failed", "The payment of {amount_usd} USD failed: {reason}"),
-    "invoice.ready": ("An invoice is ready", "The invoice of {month} over {amount_usd} USD is ready."),
+    "invoice.ready": ("An invoice is ready", "The invoice {number} of {month} over {amount_usd} USD is ready."),
     "launch.failed": (
         "A launch failed",
         "The launch of {model} on {accelerator} in {region} ({cluster}) failed: {reason}",
     ),
     "node.lost": ("A node is lost", "The node {node_id} left the routes: {reason}"),
+    "price.missing": ("Usage waits for a price", "Usage of {model} is parked: {reason}"),
     "channel.disabled": (
         "A notification channel was switched off",
         "The {kind} channel {channel_id} was switched off: {reason}",

@@ -82,6 +82,41 @@ async def tell(connection: Connection, notices: Sequence[Notice]) -> None:
             )
 
 
+def invoice_key(tenant_id: UUID, month: datetime) -> str:
+    return f"invoice:{tenant_id}:{month:%Y-%m}"
+
+
+async def uninvoiced(connection: Connection, month: datetime, limit: int) -> list[UUID]:
+    """Tenants with usage in this month that were not told of its invoice."""
+    rows = await connection.fetch(
+        """
+        select tenant_id from billing.usage_monthly m where month = $1 and not exists (
+            select from billing.notices where key = 'invoice:' || m.tenant_id || ':' || $2::text
+        )
+        group by tenant_id having sum(requests) > 0 order by tenant_id limit $3
+        """,
+        month,
+        f"{month:%Y-%m}",
+        limit,
+    )
+    return [row["tenant_id"] for row in rows]
+
+
+async def forget(connection: Connection, days: int) -> None:
+    """Notices older than that: they have arrived or failed, and the months that their keys name are past."""
+    await connection.execute(
+        """
+        with old as (
+            select id from billing.notices where created_at < now() - make_interval(days => $1) limit 10000
+        ), gone as (
+            delete from billing.deliveries where notice_id in (select id from old) returning notice_id
+        )
+        delete from billing.notices where id in (select id from old)
+        """,
+        days,
+    )
+
+
 async def test(connection: Connection, channel: Channel, by: str) -> UUID:
     """A notice to this channel alone."""
     id = new_id()

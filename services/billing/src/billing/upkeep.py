@@ -4,7 +4,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
 
-from billing import store
+from billing import notice_store, store
 from billing.metrics import LAG
 from billing.partition import partitions_of
 from common.bus import Bus
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 DURABLE = "billing"
 LOOK = 2.0  # seconds between looks at Postgres and NATS
 PARTITIONS = timedelta(hours=6)
+NOTICE_DAYS = 400
 
 
 async def look_after(probes: Probes, pool: Pool, bus: Bus) -> None:
@@ -54,6 +55,17 @@ async def make_partitions(pool: Pool) -> None:
         except Unavailable as error:
             log.warning("partitions are made later: %s", error)
             await asyncio.sleep(60)
+
+
+async def forget_notices(pool: Pool) -> None:
+    """Those that are long past, every few hours."""
+    while True:
+        try:
+            async with transaction(pool) as connection:
+                await notice_store.forget(connection, NOTICE_DAYS)
+        except Unavailable as error:
+            log.warning("old notices are deleted later: %s", error)
+        await asyncio.sleep(PARTITIONS.total_seconds())
 
 
 async def add_partitions(pool: Pool, now: datetime) -> None:
