@@ -23,6 +23,8 @@ from common.plans import REFUSING
 log = logging.getLogger(__name__)
 
 INTERVAL = 0.25
+CLOCKS = timedelta(seconds=2)
+"""By how much the database's clock, by which accounts are made up, may be behind this one."""
 SUPERSEDED = timedelta(days=1)
 """How long a price is still told once another is in force: longer than a request lasts."""
 
@@ -127,7 +129,7 @@ class Accounts:
             except Unavailable:
                 self._prices_changed = True
                 raise
-        hour = hour_of(now)
+        hour = hour_of(now - CLOCKS)
         if hour != self._hour:
             async with transaction(self._pool) as connection:
                 self.touch(await self._turning(connection, hour))

@@ -101,15 +101,15 @@ def statement(used: Iterable[Used], terms: Sequence[Terms], grants: Iterable[Gra
     for hour, of_hour in groupby(rows, key=lambda row: row.hour):
         book.charge(hour, list(of_hour), in_force(terms, hour))
     book.commit(terms, until)
-    now = hour_of(until)
+    now, burned = hour_of(until), book.burned
     free = in_force(terms, now).free_monthly - book.free.get(month_of(now), 0)
     live = [grant for grant in in_order if grant.first <= now < grant.end]
     return Statement(
         lines=tuple(book.lines()),
-        burned=book.burned,
+        burned=burned,
         due=book.due(),
         free_left=max(free, 0),
-        credit_left=sum(grant.amount - book.burned.get(grant.id, 0) for grant in live),
+        credit_left=sum(grant.amount - burned.get(grant.id, 0) for grant in live),
     )
 
 
@@ -138,13 +138,14 @@ class _Book:
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self._grants = grants
-        self._left = {grant.id: grant.amount for grant in grants}
+        self._left = [grant.amount for grant in grants]
+        self._live = [(at, grant.first, grant.end) for at, grant in enumerate(grants)]
+        """Those with something left, by their place: this runs for every hour."""
         self._usage: dict[tuple[str, str, str], Used] = {}
         self._covered: dict[str, int] = {}
         self._fees: dict[str, tuple[int, int]] = {}
-        self._burned: dict[tuple[str, UUID], int] = {}
+        self._burned: dict[tuple[str, int], int] = {}
         self.free: dict[str, int] = {}
-        self.burned: dict[UUID, int] = {}
 
     def charge(self, hour: datetime, rows: Sequence[Used], terms: Terms) -> None:
         month = month_of(hour)
@@ -158,13 +159,23 @@ class _Book:
         free = min(rest, max(terms.free_monthly - self.free.get(month, 0), 0))
         _add(self.free, month, free)
         rest -= free
-        for grant in self._grants:
-            part = min(rest, self._left[grant.id]) if grant.first <= hour < grant.end else 0
-            if part > 0:
-                self._left[grant.id] -= part
-                _add(self.burned, grant.id, part)
-                _add(self._burned, (month, grant.id), part)
+        used_up = False
+        for at, first, end in self._live:
+            if not rest:
+                break
+            if first <= hour < end:
+                part = min(rest, self._left[at])
+                self._left[at] -= part
+                _add(self._burned, (month, at), part)
                 rest -= part
+                used_up = used_up or not self._left[at]
+        if used_up:
+            self._live = [live for live in self._live if self._left[live[0]]]
+
+    @property
+    def burned(self) -> dict[UUID, int]:
+        burned = ((grant, grant.amount - left) for grant, left in zip(self._grants, self._left, strict=True))
+        return {grant.id: amount for grant, amount in burned if amount}
 
     def commit(self, terms: Sequence[Terms], until: datetime) -> None:
         ends = [*(t.effective_from for t in terms[1:]), LAST]
@@ -201,8 +212,8 @@ class _Book:
                 yield Line(month=month, item="committed", amount=-covered)
             if free := self.free.get(month):
                 yield Line(month=month, item="free", amount=-free)
-            for grant in self._grants:
-                if part := self._burned.get((month, grant.id)):
+            for at, grant in enumerate(self._grants):
+                if part := self._burned.get((month, at)):
                     yield Line(month=month, item=grant.kind, grant_id=grant.id, amount=-part)
 
     def due(self) -> dict[str, int]:
