@@ -34,7 +34,8 @@ once; until a reaper has settled it, `cl_renew` revives it, even over the node's
 end may be missing. A node's load is (live + 1 + (pending + tokens) / scale + its bias) / weight: `tokens` is what the
 request may take to work on, pending is the sum of that of all leases on the node, and scale 0 leaves both out. The
 first `preferred` nodes are tried in their order: one is taken if it has room, and if its load is no more than `bound`
-(unless that is 0) times the average of all offered. Otherwise the least load is; among equals `random` < 1 chooses.
+(unless that is 0) times the average of all offered, and 2 more. Otherwise the least load is; among equals `random` < 1
+chooses.
 
 `cl_admit` is `cl_take` for a request that has no lease yet, and decides limits, budgets and slot together: all of them
 are taken, or none. Its *admission* is: tokens (estimated), n, n × (layer, requests a minute, tokens a minute,

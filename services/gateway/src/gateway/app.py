@@ -138,6 +138,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
         services = routes.Services(
             identity=identity,
             nodes=nodes,
+            placement=placement,
             bus=nats,
             tenants=tenants,
             members=members,

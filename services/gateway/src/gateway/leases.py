@@ -188,6 +188,8 @@ class Leases:
 
     async def loads(self, nodes: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
         """Live requests and pending tokens of each."""
+        if not nodes:
+            return {}, {}
         live = await self._call(self._upkeep, PATIENT, "cl_load", *nodes)
         pending = await self._call(self._upkeep, PATIENT, "cl_pending", *nodes)
         assert isinstance(live, list)

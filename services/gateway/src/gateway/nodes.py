@@ -15,7 +15,7 @@ from gateway.placing.pool import Pool
 log = logging.getLogger(__name__)
 
 
-STALE = 5.0
+STALE = 10.0
 """Seconds after which what the engines said of their load is no longer believed."""
 NOTHING: dict[str, Load] = {}
 

@@ -17,6 +17,7 @@ from gateway.leases import Ask, Leases
 from gateway.nodes import Nodes
 from gateway.outage import Outage
 from gateway.placing import picking, strategy
+from gateway.placing.explanation import Explanation, explain
 from gateway.placing.picking import Offer
 from gateway.placing.pool import Pool
 from gateway.placing.wanted import Wanted
@@ -73,6 +74,13 @@ class Placement:
         """
         pool, offer, wanted = self._offer(id, model, wanted)
         return await self._take(id, "", intent, pool, offer, wanted)
+
+    async def explain(self, model: str, wanted: Wanted) -> Explanation:
+        """Where a request would go now, and why; nothing is taken. Raises NotFound, and Unavailable without Redis."""
+        pool = self._nodes.pool(model)
+        live, pending = await self._leases.loads([node.id for node in pool.nodes])
+        known = self._nodes.known(time.monotonic())
+        return explain(pool, wanted, known, live, pending, self._turns[model] + 1, CHANCE)
 
     def _offer(self, id: str, model: str, wanted: Wanted) -> tuple[Pool, Offer, Wanted]:
         """Also what the request wants with what this gateway leaves out."""

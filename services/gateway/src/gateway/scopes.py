@@ -13,6 +13,8 @@ OF_PATH = {
     "invoices": "usage",
     "reconcile": "usage",
     "nodes": "nodes",
+    "placements": "nodes",
+    "schedule": "nodes",
     "scale": "deployments",
     "deployments": "deployments",
     "launches": "deployments",

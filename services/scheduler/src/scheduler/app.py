@@ -24,6 +24,7 @@ from scheduler.registry import Registry
 from scheduler.routes import POKE, Admin, router
 from scheduler.scaler import Scaler
 from scheduler.settings import Settings
+from scheduler.watcher import Watcher
 
 
 async def run(settings: Settings, stopping: asyncio.Event) -> None:
@@ -65,7 +66,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             await nats.listen(POKE, keeper.poke)
             await nats.listen(OUTCOMES, poller.heard)
             await rpc.serve(nats, "scheduler", router, Admin(pool, nats, leases, prober))
-            for loop in (leader, keeper, Herald(nats, leader, registry, deployed), scaler, reaper):
+            herald = Herald(nats, leader, registry, deployed)
+            watcher = Watcher(nats, leader, registry, prober, settings.load_interval)
+            for loop in (leader, keeper, herald, scaler, reaper, watcher):
                 tasks.create_task(loop.run(stopping))
             while not stopping.is_set():
                 probes.ready = leader.known and reaper.loaded

@@ -9,7 +9,7 @@ import msgspec
 from common.bus import Bus, encode
 from common.errors import Unavailable
 from common.events import NodeLost, NodeRegistered, subject_of
-from common.routing import BUCKET, KEY, Node, Snapshot
+from common.routing import BUCKET, KEY, Node, Policy, Snapshot
 from scheduler.deployed import Deployed
 from scheduler.leader import Leader
 from scheduler.registry import Registry
@@ -24,7 +24,7 @@ class Herald:
 
     def __init__(self, bus: Bus, leader: Leader, registry: Registry, deployed: Deployed) -> None:
         self._bus, self._leader, self._registry, self._deployed = bus, leader, registry, deployed
-        self._routes: tuple[tuple[Node, ...], tuple[str, ...]] = ((), ())
+        self._routes: tuple[tuple[Node, ...], tuple[str, ...], tuple[Policy, ...]] = ((), (), ())
         self._published: bytes | None = None
         self._lost = False
 
@@ -53,7 +53,7 @@ class Herald:
             # we led on without Postgres, and another replica has come to lead with it
             self._leader.yield_lead()
             return
-        routes = self._registry.nodes, self._deployed.models
+        routes = self._registry.nodes, self._deployed.models, self._registry.policies
         if ours and stored is not None and routes == self._routes:
             return
         before = max(_version(stored), _version(self._published))

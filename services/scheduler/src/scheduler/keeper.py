@@ -10,7 +10,7 @@ from common.breaker import Breaker
 from common.db import Pool, transaction
 from common.errors import Unavailable
 from common.routing import Node, State
-from scheduler import probes, store
+from scheduler import policies, probes, store
 from scheduler.breakers import Breakers
 from scheduler.leader import Leader
 from scheduler.metrics import NODES
@@ -66,8 +66,8 @@ class Keeper:
             return
         self._reload_at = now + (EVERY if self._lost else RELOAD_EVERY)  # first: a poke while reading must not get lost
         async with transaction(self._pool) as connection:
-            nodes = await store.nodes(connection)
-        self._registry.merge(nodes, await self._breakers_of(nodes))
+            nodes, placed = await store.nodes(connection), await policies.policies(connection)
+        self._registry.merge(nodes, await self._breakers_of(nodes), placed)
         self._poller.follow()
 
     async def _breakers_of(self, nodes: Sequence[Node]) -> Mapping[str, Breaker]:

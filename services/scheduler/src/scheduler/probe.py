@@ -75,6 +75,13 @@ class Prober:
             return Seen(True, models, reason=str(failure), spent=tuple(spent))
         return Seen(True, models, token=True, spent=tuple(spent))
 
+    async def metrics(self, node: Node) -> bytes | None:
+        """Of the engine; None: it does not tell them."""
+        try:
+            return await self._get(node, "/metrics")
+        except _Failed:
+            return None
+
     async def _models(self, node: Node) -> tuple[Model, ...]:
         body = await self._get(node, "/v1/models")
         try:

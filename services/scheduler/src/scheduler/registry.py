@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from common import routing
 from common.breaker import Breaker, Policy
 from common.events import NodeLost, NodeRegistered
 from common.routing import Node, Outcome
@@ -24,6 +25,8 @@ class Registry:
     def __init__(self, new_id: Callable[[], UUID], policy: Policy = Policy()) -> None:  # noqa: B008  frozen
         self._new_id, self._policy = new_id, policy
         self.vitals: dict[str, Vital] = {}
+        self.policies: tuple[routing.Policy, ...] = ()
+        """How models' requests are placed."""
         self.unsaved: set[str] = set()
         """Ids whose health in Postgres is not what is known here."""
         self.events: list[NodeRegistered | NodeLost] = []
@@ -46,14 +49,20 @@ class Registry:
         self.unsaved.clear()
         self.events.clear()
 
-    def merge(self, rows: Sequence[Node], breakers: Mapping[str, Breaker] = MappingProxyType({})) -> None:
+    def merge(
+        self,
+        rows: Sequence[Node],
+        breakers: Mapping[str, Breaker] = MappingProxyType({}),
+        policies: tuple[routing.Policy, ...] = (),
+    ) -> None:
         """Take over what admins have written. Health is kept, but for a drain, which is for good. Of nodes that are new
         here `breakers` tells how their breaker was left."""
-        before = self.nodes if self.loaded else None
+        before = (self.nodes, self.policies) if self.loaded else None
+        self.policies = policies
         self.loaded = True
         self.vitals = {row.id: _merged(self.vitals.get(row.id), row, breakers.get(row.id)) for row in rows}
         self.unsaved = {row.id for row in rows if row.id in self.unsaved or row.state != self.vitals[row.id].node.state}
-        if self.nodes != before:
+        if (self.nodes, self.policies) != before:
             self.routes_changed.set()
 
     @property

@@ -12,9 +12,9 @@ from common.bus import Bus
 from common.db import Pool, transaction
 from common.errors import NotFound, Unavailable
 from common.ids import new_id
-from common.routing import Node
+from common.routing import Node, Policy
 from common.rpc import Call, Router
-from scheduler import store
+from scheduler import policies, store
 from scheduler.endpoint import normalised
 from scheduler.health import Wanted
 from scheduler.leases import Leases
@@ -47,6 +47,9 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     continuation: bool | None = None
     """False: what is streamed from it is not kept, and ends when it is lost."""
 
+    risk: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """That it is taken away soon, as a spot machine may be: others are preferred to it."""
+
 
 class Listed(store.View, frozen=True, kw_only=True):
     live: int | None
@@ -60,6 +63,18 @@ class Nodes(msgspec.Struct, frozen=True):
 class Deleted(msgspec.Struct, frozen=True):
     id: str
     deleted: bool = True
+
+
+class Placing(Policy, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class Placements(msgspec.Struct, frozen=True):
+    placements: tuple[Policy, ...]
+
+
+class Unplaced(msgspec.Struct, frozen=True):
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 router: Router[Admin] = Router()
@@ -81,6 +96,7 @@ async def register(admin: Admin, call: Call) -> Listed:
             max_concurrency=asked.max_concurrency,
             revision=asked.revision,
             continuation=asked.continuation,
+            risk=asked.risk,
         )
         node = next(node for node in await store.nodes(connection) if node.id == id)
     log.info("%s registered node %s at %s", call.actor, id, endpoint)
@@ -121,6 +137,34 @@ async def remove(admin: Admin, call: Call, id: str) -> Deleted:
     log.info("%s removed node %s", call.actor, id)
     await _poke(admin)
     return Deleted(id)
+
+
+@router.route("PUT", "/admin/placements")
+async def put_placement(admin: Admin, call: Call) -> Policy:
+    """What is not given is by default. The model need not be served yet."""
+    policy = call.parse(Placing)
+    async with transaction(admin.pool) as connection:
+        await policies.put(connection, policy)
+    log.info("%s places %s by %s", call.actor, policy.model, policy.strategy)
+    await _poke(admin)
+    return policy
+
+
+@router.route("GET", "/admin/placements")
+async def list_placements(admin: Admin, call: Call) -> Placements:
+    async with transaction(admin.pool) as connection:
+        return Placements(await policies.policies(connection))
+
+
+@router.route("DELETE", "/admin/placements")
+async def remove_placement(admin: Admin, call: Call) -> Unplaced:
+    """`?model=` is placed by default again."""
+    asked = call.parse_query(Unplaced)
+    async with transaction(admin.pool) as connection:
+        if not await policies.remove(connection, asked.model):
+            raise NotFound("this model is placed by default", param="model")
+    await _poke(admin)
+    return asked
 
 
 async def _introduce(admin: Admin, node: Node) -> None:

@@ -20,6 +20,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[Model, ...]
     weight: float
     max_concurrency: int
+    risk: float
     revision: str
     continuation: bool
     reason: str
@@ -40,15 +41,16 @@ async def register(
     max_concurrency: int | None,
     revision: str | None = None,
     continuation: bool | None = None,
+    risk: float | None = None,
 ) -> str:
     """Insert, or update what is given for a known endpoint. Returns the node's id. An empty key is no key."""
     return str(
         await connection.fetchval(
             """
             insert into scheduler.nodes as node
-                (id, endpoint, region, api_key, weight, max_concurrency, revision, continuation)
+                (id, endpoint, region, api_key, weight, max_concurrency, revision, continuation, risk)
             values ($1, $2, coalesce($3, ''), nullif($4, ''), coalesce($5, 1), coalesce($6, 0),
-                coalesce($7, ''), coalesce($8, true))
+                coalesce($7, ''), coalesce($8, true), coalesce($9, 0))
             on conflict (endpoint) do update set
                 region = coalesce($3, node.region),
                 api_key = nullif(coalesce($4, node.api_key), ''),
@@ -56,6 +58,7 @@ async def register(
                 max_concurrency = coalesce($6, node.max_concurrency),
                 revision = coalesce($7, node.revision),
                 continuation = coalesce($8, node.continuation),
+                risk = coalesce($9, node.risk),
                 updated_at = now()
             returning id
             """,
@@ -67,6 +70,7 @@ async def register(
             max_concurrency,
             revision,
             continuation,
+            risk,
         )
     )
 
@@ -76,7 +80,7 @@ async def nodes(connection: Connection) -> list[Node]:
     rows = await connection.fetch(
         """
         select id, endpoint, region, state, models, weight, max_concurrency, api_key, revision,
-               continuation, deployment_id
+               continuation, deployment_id, risk
         from scheduler.nodes order by id
         """
     )
@@ -93,6 +97,7 @@ async def nodes(connection: Connection) -> list[Node]:
             revision=row["revision"],
             continuation=row["continuation"],
             deployment_id=row["deployment_id"],
+            risk=row["risk"],
         )
         for row in rows
     ]
@@ -102,7 +107,7 @@ async def views(connection: Connection, id: str | None = None) -> list[View]:
     """All nodes, or the one with this id, oldest first."""
     rows = await connection.fetch(
         """
-        select id, endpoint, region, state, models, weight, max_concurrency, revision, continuation, reason,
+        select id, endpoint, region, state, models, weight, max_concurrency, risk, revision, continuation, reason,
                created_at, updated_at, last_healthy_at
         from scheduler.nodes where $1::text is null or id = $1 order by id
         """,

@@ -6,6 +6,8 @@ import msgspec
 
 SCALE = 2048
 """Tokens that weigh as much as a request does by being one."""
+SLACK = 2
+"""Requests by which a preferred node may be over the bound: when little is going on, one request is many averages."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -51,7 +53,7 @@ def pick(offer: Offer, live: Mapping[str, int], pending: Mapping[str, int], rand
     total = 0.0
     for load in of:  # not sum(), which rounds better than Lua does
         total += load
-    most = offer.bound * total / len(of) if offer.bound and of else float("inf")
+    most = offer.bound * total / len(of) + SLACK if offer.bound and of else float("inf")
     best: float | None = None
     equals: list[str] = []
     for number, (place, load) in enumerate(zip(offer.places, of, strict=True)):

@@ -15,7 +15,8 @@ from gateway.journal import Journal
 from gateway.members import Members
 from gateway.nodes import Nodes
 from gateway.operators import Operators
-from gateway.routes import account, admin, deployments, docs, errors, forwarded, guards, public
+from gateway.placement import Placement
+from gateway.routes import account, admin, deployments, docs, errors, forwarded, guards, public, schedule
 from gateway.routes.finishing import Finishing
 from gateway.routes.guards import Connection, Guards
 from gateway.routes.public import Readiness
@@ -29,6 +30,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     identity: Identity
     nodes: Nodes
+    placement: Placement
     bus: Bus
     tenants: Tenants
     members: Members
@@ -60,6 +62,7 @@ def litestar(services: Services, readiness: Readiness) -> Litestar:
             *admin.of_operators(services.operators),
             *admin.of_audit(services.journal),
             *deployments.handlers(services.bus, services.journal),
+            *schedule.handlers(services.placement),
             *forwarded.handlers(services.bus, services.journal),
         ],
         guards=[admins],

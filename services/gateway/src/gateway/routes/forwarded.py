@@ -21,6 +21,7 @@ OWNERS = {
     "dead-letters": "billing",
     "invoices": "billing",
     "nodes": "scheduler",
+    "placements": "scheduler",
     "scale": "provisioner",
 }
 """The first word after `/admin/` → the service that answers."""

@@ -27,6 +27,9 @@ local function pending_of(root, args, first)
   return #names > 0 and redis.call('HMGET', root .. 'pending', unpack(names)) or {}
 end
 
+-- Requests by which a preferred node may be over the bound: when little is going on, one request is many averages
+local SLACK = 2
+
 -- One of the preferred, in their order, that has room and whose load is no more than `bound` times the average; else
 -- the one with the least load. Equals are told apart by the caller's random number, because Lua's own generator starts
 -- from the same seed in every call. A load is in requests, for the node's weight: live ones, tokens, and the bias.
@@ -45,7 +48,7 @@ local function pick(root, args, first, now, how)
       open[#open + 1] = { args[at], count, load, number }
     end
   end
-  local most = how.bound > 0 and how.bound * sum / number or math.huge
+  local most = how.bound > 0 and how.bound * sum / number + SLACK or math.huge
   local best, equals = nil, {}
   for _, node in ipairs(open) do
     if node[4] <= how.preferred and node[3] <= most then
