@@ -280,6 +280,32 @@ async def test_who_is_gone_is_switched_off_and_the_others_hear_of_it(
     assert len((await ask("GET", N))[1]["channels"]) == 1
 
 
+async def test_a_channel_that_fails_for_days_is_switched_off_and_the_others_hear_of_it(
+    service: Settings, ask: Ask, pool: Pool, eventually: Eventually, receiver: Receiver
+) -> None:
+    receiver.answers["/dead"] = [500] * 100
+    dead = await channel(ask, "webhook", f"{receiver.url}/dead")
+    for days, enabled in ((4, True), (6, False)):
+        await pool.execute("update billing.channels set failing_since = now() - make_interval(days => $1)", days)
+        before = len(receiver.at("/dead"))
+        await ask("POST", f"{N}/channels/{dead['id']}/test")
+
+        async def tried(before: int = before) -> bool:
+            return len(receiver.at("/dead")) > before
+
+        await eventually(tried)
+
+        async def shown(enabled: bool = enabled) -> bool:
+            return bool((await ask("GET", N))[1]["channels"][0]["enabled"] is enabled)
+
+        await eventually(shown)
+
+    async def told() -> bool:
+        return bool(receiver.at("/operators", "answered 500"))
+
+    await eventually(told)
+
+
 async def test_a_bad_channel_is_refused(service: Settings, ask: Ask) -> None:
     bad: list[tuple[dict[str, Any], str]] = [
         ({"kind": "webhook", "target": "http://10.0.0.1/"}, "target"),

@@ -1,5 +1,6 @@
 """The ways out: one try to send a notice to a channel, by HTTP or SMTP; to public addresses where a tenant named it."""
 
+import asyncio
 import random
 import socket
 import time
@@ -98,15 +99,16 @@ class Senders:
         if mail is None:
             raise NotSent("e-mail is not set up")
         try:
-            await aiosmtplib.send(
-                _letter(due, told, mail.sender),
-                hostname=mail.host,
-                port=mail.port,
-                username=mail.user,
-                password=mail.password,
-                use_tls=mail.tls,
-                timeout=self._timeout,
-            )
+            async with asyncio.timeout(self._timeout):  # of all; aiosmtplib's own is of each command
+                await aiosmtplib.send(
+                    _letter(due, told, mail.sender),
+                    hostname=mail.host,
+                    port=mail.port,
+                    username=mail.user,
+                    password=mail.password,
+                    use_tls=mail.tls,
+                    timeout=self._timeout,
+                )
         except (aiosmtplib.SMTPException, MessageError, OSError, TimeoutError, ValueError) as error:
             raise NotSent(f"not mailed: {type(error).__name__}") from None
 
