@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -56,33 +57,46 @@ def wrk(target: Target, url: str, connections: int, seconds: int, body: str, wai
     return int(requests), float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 
-def measure(target: Target) -> Cost:
-    pids = cpu.tree(target.json_pid)
-    wrk(target, target.json_url, 4, 1, JSON)
-    before = cpu.seconds(pids)
-    requests, _ = wrk(target, target.json_url, 16, 4, JSON)
-    json = (cpu.seconds(pids) - before) / requests
-    _, p99 = wrk(target, target.json_url, 16, 4, JSON, wait=50)
-    if target.stream_pid != target.json_pid:
-        wrk(target, target.stream_url, 4, 3, STREAM)
-    pids = cpu.tree(target.stream_pid)
-    before = cpu.seconds(pids)
-    streams, _ = wrk(target, target.stream_url, STREAMS, 7, STREAM)
-    chunk = (cpu.seconds(pids) - before) / (streams * (TOKENS + 2))
-    return Cost(json * 1e6, chunk * 1e6, p99, cpu.megabytes(pids))
+class Engine:
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self._process = process
+        self.url = url
+
+    def chunks(self) -> int:
+        """How many it has sent in its life."""
+        self._process.send_signal(signal.SIGUSR1)
+        assert self._process.stderr is not None
+        return int(self._process.stderr.readline().split()[1])
 
 
 @contextmanager
-def engine(folder: Path, port: int, delay_us: int, model: str) -> Iterator[str]:
+def engine(folder: Path, port: int, delay_us: int, model: str) -> Iterator[Engine]:
     binary = folder / "engine"
     if not binary.exists():
         subprocess.run(["gcc", "-O2", "-o", str(binary), str(HERE / "engine.c")], check=True)
-    process = subprocess.Popen([str(binary), str(port), str(delay_us), model])
+    process = subprocess.Popen([str(binary), str(port), str(delay_us), model], stderr=subprocess.PIPE, text=True)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield Engine(process, f"http://127.0.0.1:{port}")
     finally:
         process.kill()
         process.wait()
+
+
+def measure(target: Target, slow: Engine) -> Cost:
+    """`slow` is the engine behind its streams; a chunk is what that has sent, of streams that were cut, too."""
+    pids = cpu.tree(target.json_pid)
+    wrk(target, target.json_url, 4, 1, JSON, wait=20)
+    _, p99 = wrk(target, target.json_url, 16, 4, JSON, wait=50)
+    before = cpu.seconds(pids)
+    requests, _ = wrk(target, target.json_url, 16, 4, JSON)
+    json = (cpu.seconds(pids) - before) / requests
+    if target.stream_pid != target.json_pid:
+        wrk(target, target.stream_url, 4, 3, STREAM)
+    pids = cpu.tree(target.stream_pid)
+    sent, before = slow.chunks(), cpu.seconds(pids)
+    wrk(target, target.stream_url, STREAMS, 7, STREAM)
+    chunk = (cpu.seconds(pids) - before) / (slow.chunks() - sent)
+    return Cost(json * 1e6, chunk * 1e6, p99, cpu.megabytes(pids))
 
 
 async def run(rounds: int, folder: Path) -> tuple[dict[str, list[Cost]], float]:
@@ -90,20 +104,20 @@ async def run(rounds: int, folder: Path) -> tuple[dict[str, list[Cost]], float]:
     with (
         engine(folder, free_port(), 0, "at-once") as at_once,
         engine(folder, free_port(), TOKEN_US, "every-20ms") as slow,
-        peers(folder, at_once, slow) as beside,
+        peers(folder, at_once.url, slow.url) as beside,
     ):
-        direct = Target("engine", 0, 0, at_once, slow)
+        direct = Target("engine", 0, 0, at_once.url, slow.url)
         straight: list[float] = []
         variants = {"gateway": {}, "gateway, no continuation": {"GATEWAY_CONTINUATION": "false"}}
         found: dict[str, list[Cost]] = {}
         for name, env in variants.items():
-            async with Stack(Config(engines=(at_once, slow), service_env=env, durable=True)) as stack:
+            async with Stack(Config(engines=(at_once.url, slow.url), service_env=env, durable=True)) as stack:
                 pid, url = stack.pids("gateway")[0], stack.gateway_url
                 gateway = Target(name, pid, pid, url, url, stack.api_key)
                 for _ in range(rounds):
-                    straight.append((await asyncio.to_thread(wrk, direct, at_once, 16, 4, JSON, 50))[1])
+                    straight.append((await asyncio.to_thread(wrk, direct, at_once.url, 16, 4, JSON, 50))[1])
                     for target in (*beside, gateway):
-                        found.setdefault(target.name, []).append(await asyncio.to_thread(measure, target))
+                        found.setdefault(target.name, []).append(await asyncio.to_thread(measure, target, slow))
         return found, statistics.median(straight)
 
 
