@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 from billing import (
     account_routes,
@@ -13,15 +14,18 @@ from billing import (
     month_end,
     notice_routes,
     plan_routes,
+    stripe_routes,
 )
 from billing.accounts import Accounts
 from billing.customers import Customers
 from billing.delivery import Delivery
+from billing.dunning import Dunning
 from billing.metering import Metering
 from billing.routes import Admin, router
 from billing.senders import open_senders
 from billing.settings import Settings
 from billing.stripe_api import open_stripe
+from billing.till import Office, Till
 from billing.upkeep import forget_notices, look_after, make_partitions
 from common import bus, db, http, rpc, telemetry
 from common.errors import SettingsError
@@ -61,17 +65,24 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             deliver = tasks.create_task(delivery.run())
             month_ends = tasks.create_task(month_end.run(pool))
             forget = tasks.create_task(forget_notices(pool))
-            await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts, senders))
-            upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
+            office = None
             if settings.stripe_api_key:
                 stripe = await stack.enter_async_context(
                     open_stripe(settings.stripe_api_key, settings.stripe_api_base, settings.stripe_timeout)
                 )
-                customers = Customers(pool, nats, stripe)
-                metering = Metering(pool, nats, stripe, customers, settings.stripe_interval)
-                upkeep.append(tasks.create_task(metering.run()))
+                office = Office(stripe, Customers(pool, nats, stripe))
             else:
                 log.info("Stripe is off: STRIPE_API_KEY is not set")
+            dunning = Dunning(pool, nats, timedelta(days=settings.stripe_grace_days))
+            secrets = tuple(filter(None, settings.stripe_webhook_secret.replace(" ", "").split(",")))
+            till = Till(secrets=secrets, dunning=dunning, opened=office)
+            stripe_routes.add(router)
+            await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts, senders, till))
+            upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
+            upkeep.append(tasks.create_task(dunning.run()))
+            if office is not None:
+                metering = Metering(pool, nats, office.stripe, office.customers, settings.stripe_interval)
+                upkeep.append(tasks.create_task(metering.run()))
             await stopping.wait()
             await cancelled([watch, publish, deliver, month_ends, forget, *upkeep])
         probes.ready = False

@@ -2,20 +2,20 @@
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
 
 from billing import meter_store, meters
+from billing.clock import forever
 from billing.customers import Customers
 from billing.metrics import METER_LAG, METER_UNCERTAIN
+from billing.mirror import mirror
 from billing.stripe_api import Stripe
 from common.bus import Bus
 from common.db import Pool, transaction
-from common.errors import ApiError, NotFound, Unavailable, UpstreamError
+from common.errors import NotFound, Unavailable, UpstreamError
 from common.events import TenantChanged
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 SEND_EVERY = 1.0
 RESOLVE_EVERY = 600.0
 SWEEP_EVERY = 600.0
-LONGEST = 60.0
-"""Seconds between two looks while Stripe does not answer."""
 
 
 class Metering:
@@ -38,11 +36,12 @@ class Metering:
         """Run for as long as the service; what is not done yet is done later, also after a crash."""
         await self._bus.listen("tenant.changed.v1", self._heard)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_forever("usage is gathered", self._interval, self._gather))
-            tasks.create_task(_forever("batches are sent", min(SEND_EVERY, self._interval), self._send))
-            tasks.create_task(_forever("doubts are resolved", RESOLVE_EVERY, self._resolve))
-            tasks.create_task(_forever("customers are swept", SWEEP_EVERY, self._customers.sweep))
-            tasks.create_task(_forever("new tenants become customers", 0.0, self._follow))
+            tasks.create_task(forever("usage is gathered", self._interval, self._gather))
+            tasks.create_task(forever("batches are sent", min(SEND_EVERY, self._interval), self._send))
+            tasks.create_task(forever("doubts are resolved", RESOLVE_EVERY, self._resolve))
+            tasks.create_task(forever("customers are swept", SWEEP_EVERY, self._customers.sweep))
+            tasks.create_task(forever("credits are mirrored", max(self._interval, 1.0), self._mirror))
+            tasks.create_task(forever("new tenants become customers", 0.0, self._follow))
 
     def _heard(self, body: bytes) -> None:
         try:
@@ -86,22 +85,9 @@ class Metering:
                 return
             now = datetime.now(UTC)
 
+    async def _mirror(self) -> None:
+        await mirror(self._pool, self._stripe, self._customers, datetime.now(UTC))
+
     async def _resolve(self) -> None:
         meter_id = (await self._customers.catalog()).meter_id
         await meters.resolve(self._pool, self._stripe, meter_id, datetime.now(UTC))
-
-
-async def _forever(what: str, interval: float, work: Callable[[], Awaitable[object]]) -> None:
-    failures = 0
-    while True:
-        try:
-            await work()
-        except ApiError as error:
-            failures += 1
-            if failures in (1, 10) or failures % 100 == 0:
-                log.warning("%s later, %s failures in a row: %s", what, failures, error)
-            longest = max(min(interval * 2 ** min(failures, 20), LONGEST), 1.0, interval)
-            await asyncio.sleep(random.uniform(0.5, 1) * longest)  # noqa: S311  jitter
-        else:
-            failures = 0
-            await asyncio.sleep(interval)

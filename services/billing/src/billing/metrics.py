@@ -17,3 +17,4 @@ METER_LOST = Counter("crosslogic_meter_lost_microusd", "Micro-dollars told to St
 METER_LAG = Gauge("crosslogic_meter_lag_seconds", "Age of the oldest change that Stripe's meter has not been told")
 METER_UNCERTAIN = Gauge("crosslogic_meter_uncertain", "Batches of which it is not known whether Stripe has them")
 NOTICES = Counter("crosslogic_notices", "Tries to send a notice", ["kind", "outcome"])
+WEBHOOKS = Counter("crosslogic_stripe_events", "Webhooks of Stripe by what became of them", ["state"])

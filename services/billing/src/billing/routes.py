@@ -14,6 +14,7 @@ from billing.accounts import Accounts
 from billing.pricing import ANY_PLAN, Book, PlanOrAny
 from billing.queries import grouping, hours, moment
 from billing.senders import Senders
+from billing.till import Till
 from billing.views import By
 from common import dead_letters
 from common.bus import Bus
@@ -35,6 +36,7 @@ class Admin(msgspec.Struct, frozen=True):
     bus: Bus
     accounts: Accounts
     senders: Senders
+    till: Till = Till()
 
 
 class NewPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@
 | read API keys | x | x | x | | x |
 | create, change, rotate, revoke API keys | x | x | x | | |
 | read usage | x | x | x | x | x |
-| read plan, balance, credits, invoices; change the budget | x | x | | x | |
+| read plan, balance, credits, invoices; change the budget, pay | x | x | | x | |
 | read and change where notifications go | x | x | | x | |
 | change members (those who are owners: owners only), environments | x | x | | | |
 | read the audit log (it has people's addresses) | x | x | | | |

@@ -176,7 +176,17 @@ def of_money(bus: Bus, journal: Journal) -> list[HTTPRouteHandler]:
         body = msgspec.json.encode(data)
         return await money_of(author, tenant_id, "budget", "PUT", body)
 
-    return [my_balance, my_credits, my_plan, change_my_budget]
+    # pages of Stripe's, also for those who are suspended because they have not paid
+
+    @post(f"{TENANT}/checkout", status_code=201, permission="billing:write", while_suspended=True)
+    async def my_checkout(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await money_of(author, tenant_id, "checkout", "POST", await request.body())
+
+    @post(f"{TENANT}/portal", status_code=201, permission="billing:write", while_suspended=True)
+    async def my_portal(request: Request[Any, Any, Any], author: Author, tenant_id: UUID) -> Response[bytes]:
+        return await money_of(author, tenant_id, "portal", "POST", await request.body())
+
+    return [my_balance, my_credits, my_plan, change_my_budget, my_checkout, my_portal]
 
 
 def of_notifications(bus: Bus, journal: Journal) -> list[HTTPRouteHandler]:

@@ -19,6 +19,7 @@ OWNERS = {
     "plans": "billing",
     "usage": "billing",
     "dead-letters": "billing",
+    "stripe": "billing",
     "invoices": "billing",
     "nodes": "scheduler",
     "placements": "scheduler",
@@ -31,6 +32,8 @@ OWNERS_OF_TENANT = {
     "budget": "billing",
     "plan": "billing",
     "notifications": "billing",
+    "checkout": "billing",
+    "portal": "billing",
 }
 """The first word after `/admin/tenants/{id}/`."""
 SANDBOX = {

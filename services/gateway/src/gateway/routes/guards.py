@@ -75,7 +75,8 @@ class Guards:
                     raise NotFound(f"no tenant {tenant_id}", param="tenant_id")
                 role = membership.role
                 roles.check(role, handler.opt["permission"])
-                if membership.status == "suspended" and _method(connection) not in READS:
+                shut = membership.status == "suspended" and not handler.opt.get("while_suspended")
+                if shut and _method(connection) not in READS:
                     raise Forbidden("the tenant is suspended", code="tenant_suspended")
         except ApiError as error:
             await self._denied(connection, author, error, tenant_id if role is not None else None)

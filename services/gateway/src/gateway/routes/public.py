@@ -4,17 +4,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
 from common.bus import Bus
 from common.errors import NotFound
 from common.ids import new_id
 from common.rpc import Call, forward
+from common.webhooks import STRIPE, Delivered
 from gateway.door import bearer
 from gateway.identity import Identity
 from gateway.nodes import Nodes
 from gateway.routes.forwarded import passed
+
+LARGEST_WEBHOOK = 512 * 1024
+"""Bytes; Stripe's are below a half of it."""
 
 
 class Readiness:
@@ -74,7 +78,15 @@ def handlers(identity: Identity, nodes: Nodes, bus: Bus, readiness: Readiness) -
         )
         return passed(await forward(bus, "billing", call))
 
-    return [healthz, readyz, models, model, own_usage]
+    @post(STRIPE, status_code=200, request_max_body_size=LARGEST_WEBHOOK, include_in_schema=False)
+    async def stripe_webhook(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Billing checks the signature, and answers once it is committed."""
+        delivered = Delivered(await request.body(), request.headers.get("stripe-signature"))
+        body = msgspec.Raw(msgspec.json.encode(delivered))
+        call = Call(method="POST", path=STRIPE, body=body, actor="stripe", request_id=str(new_id()))
+        return passed(await forward(bus, "billing", call))
+
+    return [healthz, readyz, models, model, own_usage, stripe_webhook]
 
 
 def _key(request: Request[Any, Any, Any]) -> str:
