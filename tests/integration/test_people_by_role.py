@@ -9,8 +9,10 @@ from typing import Any
 import jwt
 import pytest
 import pytest_asyncio
+import stripe_double
 from integration.issuer import KEYS, Issuer
 from integration.office import Office
+from stripe_double import Double
 
 from stack.fixtures import MakeStack
 from stack.stack import Stack
@@ -53,6 +55,8 @@ TABLE: dict[tuple[str, str], set[str]] = {
     ("POST", f"{N}/channels/{{channel_id}}/test"): PAYERS,
     ("GET", f"{N}/deliveries"): PAYERS,
     ("POST", f"{N}/deliveries/{{notice_id}}/replay"): PAYERS,
+    ("POST", f"{T}/checkout"): PAYERS,
+    ("POST", f"{T}/portal"): PAYERS,
     ("GET", f"{T}/audit"): ADMINS,
 }
 HOOK = {"kind": "webhook", "target": "https://example.invalid/hook"}
@@ -65,6 +69,12 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "environments"): {},
     ("PATCH", "environments"): {"region": "eu"},
     ("POST", "channels"): HOOK,
+    ("POST", "checkout"): {
+        "amount_usd": "5",
+        "success_url": "https://shop.example/yes",
+        "cancel_url": "https://shop.example/no",
+    },
+    ("POST", "portal"): {"return_url": "https://shop.example"},
     ("PUT", "budget"): {"monthly_usd": "5", "hard": False},
 }
 
@@ -76,8 +86,19 @@ async def issuer() -> AsyncIterator[Issuer]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(make_stack_of_module: MakeStack, issuer: Issuer) -> Stack:
-    return await make_stack_of_module(simulators=1, service_env={"OIDC_ISSUERS": f"https://other.example,{issuer.url}"})
+async def double() -> AsyncIterator[Double]:
+    async with stripe_double.serve() as double:
+        yield double
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(make_stack_of_module: MakeStack, issuer: Issuer, double: Double) -> Stack:
+    env = {
+        "OIDC_ISSUERS": f"https://other.example,{issuer.url}",
+        "STRIPE_API_KEY": "sk_test_1",
+        "STRIPE_API_BASE": double.url,
+    }
+    return await make_stack_of_module(simulators=1, service_env=env)
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
