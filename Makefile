@@ -4,7 +4,7 @@ PYTEST_WORKERS ?= 3
 ENGINE_HOME ?= $(HOME)/.cache/crosslogic/engine
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-engine chaos bench lint format schemas
+.PHONY: help run test test-engine chaos bench bench-placement lint format schemas
 
 ##@ Use
 run: $(UV) ## Everything on this machine: servers, services, two simulated engines (ENGINES=http://… for real ones)
@@ -21,6 +21,10 @@ test-engine: $(UV) ## The same promises against a real vLLM (installed in ENGINE
 
 bench: $(UV) ## CPU per request and per streamed chunk, beside nginx and the Rust routers in the same run (ROUNDS=3, OUT=file.json)
 	PYTHONPATH=tests ROUNDS=$(ROUNDS) OUT=$(OUT) $(RUN) --group bench python -m bench
+
+bench-placement: $(UV) ## Slots taken and given back beside redis-py, decisions over 1000 nodes, strategies on a simulated fleet
+	PYTHONPATH=tests $(RUN) python -m bench.placement
+	PYTHONPATH=tests $(RUN) python -m bench.fleet
 
 chaos: $(UV) ## Kill, pause and stop processes under load; prints sent, billed, lost, twice (KILLS=20, SEED=random)
 	PYTHONPATH=tests KILLS=$(KILLS) SEED=$(SEED) $(RUN) python -m chaos
