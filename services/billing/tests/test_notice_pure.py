@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import hmac
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID
 
@@ -155,4 +155,6 @@ def test_what_happened_days_ago_is_not_told_when_a_stream_is_read_anew() -> None
     )  # fmt: skip
     told = of_launch(msgspec.json.encode(launch), NOW)
     assert told is not None
+    again = msgspec.structs.replace(launch, id=new_id(), launch_id=new_id(), time=NOW + timedelta(minutes=59))
+    assert getattr(of_launch(msgspec.json.encode(again), NOW), "key", None) == told.key, "one an hour"
     assert message(told.topic, told.facts).text == "The launch of m on L4 in r (c) failed: there is none"

@@ -59,16 +59,16 @@ def of_audit(body: bytes, now: datetime) -> Notice | None:
 
 
 def of_node(body: bytes, now: datetime) -> Notice | None:
-    """Raises msgspec's errors."""
+    """One an hour of each node, which may come and go. Raises msgspec's errors."""
     event = msgspec.json.decode(body, type=NodeLost)
     if now - event.time > STALE:
         return None
     facts: dict[str, Fact] = {"node_id": event.node_id, "reason": event.reason}
-    return Notice(topic="node.lost", key=f"node.lost:{event.id}", tenant_id=None, facts=facts)
+    return Notice(topic="node.lost", key=f"node.lost:{event.node_id}:{_hour(event.time)}", tenant_id=None, facts=facts)
 
 
 def of_launch(body: bytes, now: datetime) -> Notice | None:
-    """Raises msgspec's errors."""
+    """One an hour of each deployment and kind of failure: it is tried again and again. Raises msgspec's errors."""
     event = msgspec.json.decode(body, type=LaunchFailed)
     if now - event.time > STALE:
         return None
@@ -82,4 +82,9 @@ def of_launch(body: bytes, now: datetime) -> Notice | None:
         "failure": event.failure,
         "reason": event.reason,
     }
-    return Notice(topic="launch.failed", key=f"launch.failed:{event.id}", tenant_id=None, facts=facts)
+    key = f"launch.failed:{event.deployment_id}:{event.failure}:{_hour(event.time)}"
+    return Notice(topic="launch.failed", key=key, tenant_id=None, facts=facts)
+
+
+def _hour(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H}"
