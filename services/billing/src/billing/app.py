@@ -33,6 +33,9 @@ from common.run import cancelled
 
 log = logging.getLogger(__name__)
 
+WRITERS = 2
+"""While Postgres writes one batch the next is read: neither waits for the other."""
+
 
 async def run(settings: Settings, stopping: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
@@ -56,7 +59,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             watch = tasks.create_task(telemetry.watch_loop())
             accounts = Accounts(pool, nats)
             publish = tasks.create_task(accounts.publish())
-            tasks.create_task(consumers.usage(nats, pool, accounts.touch).run(stopping))
+            for _ in range(WRITERS):
+                tasks.create_task(consumers.usage(nats, pool, accounts.touch).run(stopping))
             account_routes.add(router)
             plan_routes.add(router)
             invoice_routes.add(router)

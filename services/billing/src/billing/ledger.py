@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from billing import invoice_store, plan_store, store
+from billing import invoice_store, ledger_store, plan_store, store
 from billing.changes import Change, Entry, by_tenant, hourly, monthly
 from billing.entitlement import Assignment, Terms, in_force, timeline
 from billing.partition import partitions_of
@@ -30,11 +30,17 @@ async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
         for partition in partitions_of(event.id for event in events):
             await store.add_partition(connection, partition)
     async with transaction(pool) as connection:
-        changes = await _write(connection, _holding(await _priced(connection, events)))
+        entries = _holding(await _priced(connection, events))
+        await ledger_store.stage(connection, entries)
+        known = await ledger_store.insert(connection)
+        if not known:
+            await ledger_store.add_staged_to_sums(connection)
+            return len(entries)
+        changes = await _changes(connection, entries, known)
         if differences := hourly(changes):
-            await store.add_to_rollup(connection, differences)
+            await ledger_store.add_to_rollup(connection, differences)
         if owed := by_tenant(differences):
-            await store.add_to_outbox(connection, owed)
+            await ledger_store.add_to_outbox(connection, owed)
         if months := monthly(changes):
             await invoice_store.add_to_months(connection, months)  # last: many transactions meet at the same rows
     return len(changes)
@@ -75,14 +81,12 @@ def _holding(entries: Sequence[Entry]) -> list[Entry]:
     return [lines[id] for id in held]
 
 
-async def _write(connection: Connection, entries: Sequence[Entry]) -> list[Change]:
-    added = await store.insert(connection, entries)
-    changes = [Change(None, entry) for entry in entries if entry.event.id in added]
-    again = [entry for entry in entries if entry.event.id not in added]
-    if again:
-        old = await store.lock(connection, [entry.event.id for entry in again])
-        better = [entry for entry in again if rank(entry.event) > rank(old[entry.event.id].event)]
-        if better:
-            await store.replace(connection, better)
-        changes += [Change(old[entry.event.id], entry) for entry in better]
-    return changes
+async def _changes(connection: Connection, entries: Sequence[Entry], known: set[UUID]) -> list[Change]:
+    """Those that were inserted, and of the known ones those that are truer, which are written over."""
+    changes = [Change(None, entry) for entry in entries if entry.event.id not in known]
+    again = [entry for entry in entries if entry.event.id in known]
+    old = await ledger_store.lock(connection, [entry.event.id for entry in again])
+    better = [entry for entry in again if rank(entry.event) > rank(old[entry.event.id].event)]
+    if better:
+        await ledger_store.replace(connection, better)
+    return changes + [Change(old[entry.event.id], entry) for entry in better]
