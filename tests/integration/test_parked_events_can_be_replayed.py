@@ -1,7 +1,9 @@
 """An event that cannot be parsed or priced is parked, visible, and charged once what it lacked is there."""
 
+import uuid
 from typing import Any
 
+import msgspec
 import nats
 from integration.shop import Shop, until
 from openai import AsyncOpenAI
@@ -24,6 +26,36 @@ async def test_garbage_is_parked_and_the_rest_goes_on(shop: Shop, client: AsyncO
     letters = await until(parked, lambda found: len(found) == 3)
     assert all(letter["reason"] for letter in letters)
     assert letters[0]["body"] == "garbage"
+
+
+async def test_each_kind_of_bad_record_is_parked_with_a_reason(shop: Shop, client: AsyncOpenAI) -> None:
+    good = msgspec.json.decode(await priced_event(shop, client))
+    stranger = str(uuid.uuid4())
+    bad = {
+        "Invalid value 'usage.recorded.v9'": {"type": "usage.recorded.v9"},
+        "`int` >= 0 - at `$.output_tokens`": {"output_tokens": -1},
+        "`int` <= 1000000000 - at `$.input_tokens`": {"input_tokens": 10**15},
+        "is more than 400 days ago": {"started_at": "1999-01-01T00:00:00Z"},
+        "is more than 5 minutes ahead": {"started_at": "2199-01-01T00:00:00Z"},
+        "its tenant does not exist": {"tenant_id": stranger},
+        "bytes are more than 65536": {"metadata": "x" * 900_000},
+        "exceed input_tokens": {"cached_tokens": 10**6},
+    }
+    connection = await nats.connect(shop.stack.nats_url)
+    for changes in bad.values():
+        body = msgspec.json.encode({**good, **changes})
+        await connection.jetstream().publish(f"usage.recorded.v1.{stranger}", body)
+    await connection.close()
+
+    async def parked() -> list[Any]:
+        letters = (await shop.admin("GET", "/admin/dead-letters?limit=1000"))["dead_letters"]
+        return [letter["reason"] for letter in letters if letter["subject"].endswith(stranger)]
+
+    reasons = await until(parked, lambda found: len(found) == len(bad))
+    for reason in bad:
+        assert sum(reason in found for found in reasons) == 1, (reason, reasons)
+    await client.chat.completions.create(model=shop.model, messages=MESSAGES, max_tokens=4)
+    assert len(await shop.rows(2)) == 2
 
 
 async def test_an_unpriced_model_is_charged_after_its_price_is_put(shop: Shop, client: AsyncOpenAI) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import Error as JetStreamError
 
 from billing import app, prices, store
@@ -148,13 +149,13 @@ async def service(settings: Settings, pool: Pool) -> AsyncIterator[Settings]:
     await task
 
 
-Spawn = Callable[[], "subprocess.Popen[bytes]"]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
 def spawn(settings: Settings, spawn_service: Callable[..., Any]) -> Spawn:
-    """Start `python -m billing`."""
-    return lambda: spawn_service("billing", settings)
+    """Start `python -m billing`, with other settings where they are named."""
+    return lambda **changes: spawn_service("billing", msgspec.structs.replace(settings, **changes))
 
 
 Ask = Callable[..., Awaitable[tuple[int, Any]]]
@@ -194,6 +195,15 @@ def send(client: bus.Bus) -> Callable[..., Awaitable[None]]:
             )
 
     return publish
+
+
+@pytest.fixture
+async def impatient(client: bus.Bus) -> None:
+    """The service's consumer, made beforehand: what a killed process had in hand comes again after a second."""
+    config = ConsumerConfig(
+        durable_name="billing", ack_policy=AckPolicy.EXPLICIT, filter_subject="usage.recorded.v1.>", ack_wait=1
+    )
+    await client.js.add_consumer("USAGE", config)
 
 
 Eventually = Callable[..., Awaitable[Any]]

@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from nats.js.api import AckPolicy, ConsumerConfig
 
 from billing import app
 from common import bus
@@ -102,6 +101,7 @@ async def test_large_parked_events_are_listed_in_brief_and_given_whole(
     bodies = ["a" * 600_000, "b" * 600_000, "\1" * 400_000, "c" * most, "short"]
     for body in bodies:
         await client.client.publish("usage.recorded.v1.x", body.encode())
+        await settled()  # parked in this order
     await send(record())
     await settled()
     assert (await books()).cost == COST
@@ -135,15 +135,6 @@ async def test_a_page_of_parked_events_is_cut_to_what_an_answer_holds(ask: Any, 
         found += [letter["id"] for letter in answer["dead_letters"]]
         cursor = answer["next_cursor"]
     assert found == list(range(1, 61))
-
-
-@pytest.fixture
-async def impatient(client: Bus) -> None:
-    """The service's consumer, made beforehand: what a killed process had in hand comes again after a second."""
-    config = ConsumerConfig(
-        durable_name="billing", ack_policy=AckPolicy.EXPLICIT, filter_subject="usage.recorded.v1.>", ack_wait=1
-    )
-    await client.js.add_consumer("USAGE", config)
 
 
 @pytest.mark.usefixtures("impatient")

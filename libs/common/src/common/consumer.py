@@ -20,6 +20,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter
 
+from common import failpoint
 from common.bus import UNREACHABLE, Bus
 from common.errors import Unavailable
 from common.pull import acknowledge, pulling
@@ -58,6 +59,7 @@ class Consumer:
                 await self._declare()
                 async with pulling(self._bus.client, self._stream, self._durable, self._batch, stopping) as pull:
                     while messages := await pull.take(stopping):
+                        failpoint.reached("taken")
                         await self._settle(messages)
             except (Unavailable, *UNREACHABLE) as error:
                 log.warning("%s: consuming again after %r", self._durable, error)
@@ -102,7 +104,9 @@ class Consumer:
             else:
                 await self._delay(messages[0])
         else:
+            failpoint.reached("handled")
             await acknowledge(self._bus.client, messages)
+            failpoint.reached("acknowledged")
 
     async def _delay(self, message: Msg) -> None:
         DELAYED.labels(self._durable).inc()
@@ -113,6 +117,7 @@ class Consumer:
         sequence = message.metadata.sequence.stream
         id = f"{self._durable}.{self._stream}.{sequence}"
         await self._bus.park(message.subject, message.data, reason, self._durable, id)
+        failpoint.reached("parked")
         await message.term()
         PARKED.labels(self._durable).inc()
         log.error("%s: parked %s #%s: %s", self._durable, message.subject, sequence, reason)

@@ -20,6 +20,7 @@ from billing.accounts import Accounts
 from billing.customers import Customers
 from billing.delivery import Delivery
 from billing.dunning import Dunning
+from billing.known import Known
 from billing.metering import Metering
 from billing.routes import Admin, router
 from billing.senders import open_senders
@@ -27,7 +28,7 @@ from billing.settings import Settings
 from billing.stripe_api import open_stripe
 from billing.till import Office, Till
 from billing.upkeep import forget_notices, look_after, make_partitions
-from common import bus, db, http, rpc, telemetry
+from common import bus, db, failpoint, http, rpc, telemetry
 from common.errors import SettingsError
 from common.run import cancelled
 
@@ -39,6 +40,7 @@ WRITERS = 2
 
 async def run(settings: Settings, stopping: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
+        failpoint.arm(settings.failpoint)
         probes = http.Probes()
         if settings.metrics_port:
             await stack.enter_async_context(http.serving(probes, settings.metrics_host, settings.metrics_port))
@@ -59,8 +61,9 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             watch = tasks.create_task(telemetry.watch_loop())
             accounts = Accounts(pool, nats)
             publish = tasks.create_task(accounts.publish())
+            known = Known(nats)
             for _ in range(WRITERS):
-                tasks.create_task(consumers.usage(nats, pool, accounts.touch).run(stopping))
+                tasks.create_task(consumers.usage(nats, pool, known, accounts.touch).run(stopping))
             account_routes.add(router)
             plan_routes.add(router)
             invoice_routes.add(router)

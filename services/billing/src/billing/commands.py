@@ -13,6 +13,7 @@ import msgspec
 import uvloop
 
 from billing import invoice_pages, invoices, replay, terms
+from billing.known import Known
 from billing.queries import moment, month
 from billing.settings import CommandSettings
 from common import bus, db, settings, telemetry
@@ -83,10 +84,12 @@ async def _replay(asked: argparse.Namespace, where: CommandSettings) -> int:
     tally, shown = replay.Tally(), 0
     async with AsyncExitStack() as stack:
         pool = await _pool(stack, where)
+        nats = await _nats(stack, where) if where.nats_url else None
+        known = Known(nats) if nats else None
         parked = stack.enter_context(asked.parked.open("ab")) if asked.parked else None
-        async for bodies, left in _events(stack, asked, where):
+        async for bodies, left in _events(stack, asked, nats):
             before = tally.read
-            for refused in await replay.charge(pool, bodies, datetime.now(UTC), tally):
+            for refused in await replay.charge(pool, known, bodies, datetime.now(UTC), tally):
                 if parked:
                     parked.write(msgspec.json.encode(refused) + b"\n")
                 if (shown := shown + 1) <= MOST_SHOWN:
@@ -97,8 +100,13 @@ async def _replay(asked: argparse.Namespace, where: CommandSettings) -> int:
     return 1 if tally.parked else 0
 
 
+async def _nats(stack: AsyncExitStack, where: CommandSettings) -> bus.Bus:
+    connection = bus.connect(where.nats_url or "", "billing-command", where.nats_creds, declare=False)
+    return await stack.enter_async_context(connection)
+
+
 async def _events(
-    stack: AsyncExitStack, asked: argparse.Namespace, where: CommandSettings
+    stack: AsyncExitStack, asked: argparse.Namespace, nats: bus.Bus | None
 ) -> AsyncIterator[tuple[list[bytes], int | None]]:
     """Bodies, and how many are to come where that is known."""
     if asked.file:
@@ -106,11 +114,8 @@ async def _events(
         for bodies in replay.saved(file, SIZE):
             yield bodies, None
         return
-    if where.nats_url is None:
+    if nats is None:
         raise SettingsError("NATS_URL is not set")
-    nats = await stack.enter_async_context(
-        bus.connect(where.nats_url, "billing-command", where.nats_creds, declare=False)
-    )
     subject = f"usage.recorded.v1.{asked.tenant or '>'}"
     async for batch in backlog(nats, "USAGE", subject, asked.since, SIZE):
         yield batch.bodies, batch.left

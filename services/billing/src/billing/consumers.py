@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from billing import ledger, notice_store
-from billing.intake import read
+from billing.intake import UNKNOWN, read
+from billing.known import Known
 from billing.metrics import BATCH_SECONDS, RECORDED, REPEATED, UNPRICED
 from billing.notice import Notice
 from common.bus import Bus
@@ -16,12 +17,15 @@ from common.errors import Unprocessable
 from common.events import UsageRecorded
 
 
-def usage(bus: Bus, pool: Pool, charged: Callable[[set[UUID]], None]) -> Consumer:
+def usage(bus: Bus, pool: Pool, known: Known, charged: Callable[[set[UUID]], None]) -> Consumer:
     """`charged` is told the tenants of each batch."""
 
     async def handle(bodies: Sequence[bytes]) -> None:
         began = time.perf_counter()
         events = _read(bodies, datetime.now(UTC))
+        owing = {event.tenant_id for event in events}
+        if strangers := await known.strangers(owing):
+            raise Rejected({i: UNKNOWN for i, event in enumerate(events) if event.tenant_id in strangers})
         try:
             changed = await ledger.record(pool, events)
         except ledger.Unpriced as unpriced:
@@ -29,7 +33,7 @@ def usage(bus: Bus, pool: Pool, charged: Callable[[set[UUID]], None]) -> Consume
             async with transaction(pool) as connection:
                 await notice_store.tell(connection, _missing(events, unpriced.reasons))
             raise Rejected(unpriced.reasons) from unpriced
-        charged({event.tenant_id for event in events})
+        charged(owing)
         RECORDED.inc(changed)
         REPEATED.inc(len(events) - changed)
         BATCH_SECONDS.observe(time.perf_counter() - began)

@@ -14,6 +14,9 @@ AHEAD = timedelta(minutes=5)
 """By how much clocks may differ: a price that begins now must wait until after what has been charged already."""
 LONGEST = 256
 """Characters of a name: two of them share an index entry in Postgres, which is bounded."""
+MOST_BYTES = 64 * 1024
+"""Of a record: a hundred times what one has, and unknown fields are kept by the stream only."""
+UNKNOWN = "its tenant does not exist"
 
 _decoder = msgspec.json.Decoder(UsageRecorded)
 
@@ -23,6 +26,8 @@ def read(body: bytes, now: datetime, oldest: timedelta = OLDEST) -> UsageRecorde
 
     Raises Unprocessable with a reason for operators.
     """
+    if len(body) > MOST_BYTES:
+        raise Unprocessable(f"not a usage record: {len(body)} bytes are more than {MOST_BYTES}")
     try:
         event = _decoder.decode(body)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:

@@ -9,6 +9,7 @@ from billing.entitlement import Assignment, Terms, in_force, timeline
 from billing.partition import partitions_of
 from billing.precedence import rank, strongest
 from billing.pricing import ANY_PLAN, Book, cost
+from common import failpoint
 from common.db import Connection, Pool, transaction
 from common.events import UsageRecorded
 
@@ -29,20 +30,26 @@ async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
     async with transaction(pool) as connection:
         for partition in partitions_of(event.id for event in events):
             await store.add_partition(connection, partition)
+    failpoint.reached("partitioned")
     async with transaction(pool) as connection:
         entries = _holding(await _priced(connection, events))
         await ledger_store.stage(connection, entries)
+        failpoint.reached("staged")
         known = await ledger_store.insert(connection)
+        failpoint.reached("inserted")
         if not known:
             await ledger_store.add_staged_to_sums(connection)
+            failpoint.reached("summed")
             return len(entries)
         changes = await _changes(connection, entries, known)
+        failpoint.reached("replaced")
         if differences := hourly(changes):
             await ledger_store.add_to_rollup(connection, differences)
         if owed := by_tenant(differences):
             await ledger_store.add_to_outbox(connection, owed)
         if months := monthly(changes):
             await invoice_store.add_to_months(connection, months)  # last: many transactions meet at the same rows
+        failpoint.reached("resummed")
     return len(changes)
 
 

@@ -24,9 +24,10 @@ async def stage(connection: Connection, entries: Sequence[Entry]) -> None:
         """
         create temporary table if not exists batch (
             id uuid, time timestamptz, tenant_id uuid, environment_id uuid, api_key_id uuid,
-            model text collate "C", region text collate "C", node_id text, endpoint text, streamed boolean, outcome text, usage_source text, input_tokens bigint,
-            cached_tokens bigint, output_tokens bigint, started_at timestamptz, first_token_at timestamptz,
-            ended_at timestamptz, attempts integer, price_id uuid, cost_high bigint, cost_low bigint
+            model text collate "C", region text collate "C", node_id text, endpoint text, streamed boolean,
+            outcome text, usage_source text, input_tokens bigint, cached_tokens bigint, output_tokens bigint,
+            started_at timestamptz, first_token_at timestamptz, ended_at timestamptz, attempts integer,
+            price_id uuid, cost_high bigint, cost_low bigint
         ) on commit delete rows
         """
     )

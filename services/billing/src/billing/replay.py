@@ -7,7 +7,8 @@ from typing import BinaryIO
 import msgspec
 
 from billing import ledger
-from billing.intake import ANY_AGE, read
+from billing.intake import ANY_AGE, UNKNOWN, read
+from billing.known import Known
 from billing.ledger import Unpriced
 from common.db import Pool
 from common.errors import Unprocessable
@@ -34,8 +35,13 @@ class Tally(msgspec.Struct):
         return f"read {self.read}, new {self.changed}, already there {self.known}, parked {self.parked}"
 
 
-async def charge(pool: Pool, bodies: Sequence[bytes], now: datetime, tally: Tally) -> list[Refused]:
-    """As the consumer charges them; returns those that cannot be. Raises Unavailable, then none is charged."""
+async def charge(
+    pool: Pool, known: Known | None, bodies: Sequence[bytes], now: datetime, tally: Tally
+) -> list[Refused]:
+    """As the consumer charges them; returns those that cannot be. Without `known` every tenant is taken for one.
+
+    Raises Unavailable, then none is charged.
+    """
     refused: list[Refused] = []
     events: list[UsageRecorded] = []
     kept: list[bytes] = []
@@ -45,6 +51,10 @@ async def charge(pool: Pool, bodies: Sequence[bytes], now: datetime, tally: Tall
             kept.append(body)
         except Unprocessable as error:
             refused.append(_refused(body, str(error)))
+    if known and (strangers := await known.strangers({event.tenant_id for event in events})):
+        refused += [_refused(b, UNKNOWN) for b, e in zip(kept, events, strict=True) if e.tenant_id in strangers]
+        kept = [body for body, event in zip(kept, events, strict=True) if event.tenant_id not in strangers]
+        events = [event for event in events if event.tenant_id not in strangers]
     changed = 0
     while events:
         try:

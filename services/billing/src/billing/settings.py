@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     operators_webhook_secret: str | None = None
     """`whsec_` and 32 random bytes in base64; needed with the URL."""
     operators_slack_url: str | None = None
+    failpoint: str | None = None
+    """For tests: the step of a batch at which the process kills itself."""
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
