@@ -71,6 +71,22 @@ class NodeDraining(msgspec.Struct, frozen=True, tag_field="type", tag="node.drai
     """When the machine goes, where that is known."""
 
 
+class Counters(msgspec.Struct, frozen=True):
+    """Of one model, since its engine began."""
+
+    input_tokens: Annotated[int, Meta(ge=0)]
+    output_tokens: Annotated[int, Meta(ge=0)]
+
+
+class NodeCounted(msgspec.Struct, frozen=True, tag_field="type", tag="node.counted.v1", kw_only=True):
+    """What an engine says that it has done, by model; told every minute, to be compared with what was charged."""
+
+    id: UUID
+    time: Time
+    node_id: Name
+    models: dict[str, Counters]
+
+
 class NodeLost(msgspec.Struct, frozen=True, tag_field="type", tag="node.lost.v1", kw_only=True):
     """A node left the routes for what was seen of it. It may come back: it is probed again."""
 
@@ -179,6 +195,7 @@ Event: TypeAlias = (
     UsageRecorded
     | NodeRegistered
     | NodeDraining
+    | NodeCounted
     | NodeLost
     | ScaleRequested
     | LaunchStarted
@@ -193,6 +210,7 @@ ALL: tuple[type[msgspec.Struct], ...] = (
     UsageRecorded,
     NodeRegistered,
     NodeDraining,
+    NodeCounted,
     NodeLost,
     ScaleRequested,
     LaunchStarted,

@@ -9,6 +9,7 @@ from billing import (
     account_routes,
     channels,
     consumers,
+    engines,
     incidents,
     invoice_routes,
     month_end,
@@ -22,6 +23,7 @@ from billing.delivery import Delivery
 from billing.dunning import Dunning
 from billing.known import Known
 from billing.metering import Metering
+from billing.reconcile import Reconciler
 from billing.routes import Admin, router
 from billing.senders import open_senders
 from billing.settings import Settings
@@ -87,6 +89,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             await rpc.serve(nats, "billing", router, Admin(pool, nats, accounts, senders, till))
             upkeep = [tasks.create_task(look_after(probes, pool, nats)), tasks.create_task(make_partitions(pool))]
             upkeep.append(tasks.create_task(dunning.run()))
+            tasks.create_task(engines.counts(nats, pool).run(stopping))
+            upkeep.append(tasks.create_task(Reconciler(pool, nats, office).run()))
             if office is not None:
                 metering = Metering(pool, nats, office.stripe, office.customers, settings.stripe_interval)
                 upkeep.append(tasks.create_task(metering.run()))

@@ -18,3 +18,5 @@ METER_LAG = Gauge("crosslogic_meter_lag_seconds", "Age of the oldest change that
 METER_UNCERTAIN = Gauge("crosslogic_meter_uncertain", "Batches of which it is not known whether Stripe has them")
 NOTICES = Counter("crosslogic_notices", "Tries to send a notice", ["kind", "outcome"])
 WEBHOOKS = Counter("crosslogic_stripe_events", "Webhooks of Stripe by what became of them", ["state"])
+LEAK = Gauge("crosslogic_leak_ratio", "Of the tokens that engines made yesterday, those that nobody was charged for")
+UNRECONCILED = Gauge("crosslogic_unreconciled_hours", "Hours of tenants of yesterday in which Stripe's meter differs")

@@ -1,5 +1,6 @@
 """`rpc.billing`: Stripe's webhooks, the pages on which tenants pay, and events that are parked."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Literal
 from uuid import UUID
@@ -8,7 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from billing import money, webhook_store, webhooks
-from billing.queries import tenant_of
+from billing.queries import hours, tenant_of
+from billing.reconcile import Reconciler, Report
 from billing.routes import Admin
 from billing.stripe_api import Session, verify
 from billing.webhook_store import Seen, State
@@ -22,6 +24,7 @@ TOLERANCE = 300
 """Seconds that a signature may be old, as Stripe recommends."""
 LEAST_CENTS, MOST_CENTS = 50, 99_999_999
 """What Stripe charges at once."""
+LONGEST = timedelta(days=35)
 Url = Annotated[str, Meta(max_length=2000, pattern=r"^https?://[\x21-\x7e]+$")]
 
 
@@ -51,7 +54,16 @@ class Replayed(msgspec.Struct, frozen=True):
     state: State
 
 
+class NewReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    since: str | None = None
+    """A day ago where it is not given; to whole hours."""
+    until: str | None = None
+    tenant_id: UUID | None = None
+    """Of the meter; engines work for everybody."""
+
+
 def add(router: Router[Admin]) -> None:
+    router.route("POST", "/admin/reconcile")(reconcile)
     router.route("POST", STRIPE)(webhook)
     router.route("GET", "/admin/stripe/events")(events)
     router.route("POST", "/admin/stripe/events/{id}/replay")(replay)
@@ -92,6 +104,20 @@ async def portal(admin: Admin, call: Call, tenant: str) -> Session:
     office = admin.till.office
     link = await office.customers.link(tenant_of(tenant))
     return await office.stripe.portal(link.customer_id, asked.return_url)
+
+
+async def reconcile(admin: Admin, call: Call) -> Report:
+    asked = NewReport() if call.body == b"null" else call.parse(NewReport)
+    since, until = hours(asked.since, asked.until)
+    until = until or _hour(datetime.now(UTC)) + timedelta(hours=1)
+    since = since or until - timedelta(days=1)
+    if not timedelta() < until - since <= LONGEST:
+        raise InvalidRequest(f"from must be before to, by at most {LONGEST.days} days", param="from")
+    return await Reconciler(admin.pool, admin.bus, admin.till.opened).report(since, until, asked.tenant_id)
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
 
 
 def _changed(admin: Admin) -> webhooks.Changed:

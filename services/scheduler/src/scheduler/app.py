@@ -67,7 +67,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             await nats.listen(OUTCOMES, poller.heard)
             await rpc.serve(nats, "scheduler", router, Admin(pool, nats, leases, prober))
             herald = Herald(nats, leader, registry, deployed)
-            watcher = Watcher(nats, leader, registry, prober, settings.load_interval)
+            watcher = Watcher(nats, leader, registry, prober, settings.load_interval, settings.count_interval)
             for loop in (leader, keeper, herald, scaler, reaper, watcher):
                 tasks.create_task(loop.run(stopping))
             while not stopping.is_set():

@@ -4,24 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 
-import msgspec
-
 from common.db import Connection
+from common.probed import Probed
 
 KINDS = ("requests", "unanswered", "input_tokens", "output_tokens")
-
-
-class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine's counters hold these tokens; no ledger does."""
-
-    node_id: str
-    hour: datetime
-    model: str
-    requests: int
-    unanswered: int
-    """Of them, those of which it is not known what the engine has counted: a token or none."""
-    input_tokens: int
-    output_tokens: int
 
 
 async def add(connection: Connection, counts: Mapping[tuple[str, datetime, str, str], int]) -> None:

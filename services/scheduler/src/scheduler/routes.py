@@ -12,9 +12,10 @@ from common.bus import Bus
 from common.db import Pool, transaction
 from common.errors import NotFound, Unavailable
 from common.ids import new_id
+from common.probed import PROBED, Probes, Span
 from common.routing import Node, Policy
 from common.rpc import Call, Router
-from scheduler import policies, store
+from scheduler import policies, probes, store
 from scheduler.endpoint import normalised
 from scheduler.health import Wanted
 from scheduler.leases import Leases
@@ -104,6 +105,13 @@ async def register(admin: Admin, call: Call) -> Listed:
     if node.state == "warming":
         await _introduce(admin, node)
     return await _one(admin, id)
+
+
+@router.route("GET", PROBED)
+async def probed(admin: Admin, call: Call) -> Probes:
+    asked = call.parse_query(Span)
+    async with transaction(admin.pool) as connection:
+        return Probes(await probes.between(connection, asked.since, asked.until))
 
 
 @router.route("GET", "/admin/nodes")

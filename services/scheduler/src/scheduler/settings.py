@@ -22,6 +22,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between two looks at a node, give or take a fifth."""
     load_interval: float = 1.0
     """Seconds between two looks at how busy the engines are."""
+    count_interval: float = 60.0
+    """Seconds between two readings of the engines' counters, which billing compares with what it charged."""
     health_timeout: float = 2.0
     """Seconds a node has to answer `/health` and `/v1/models`."""
     generation_timeout: float = 30.0

@@ -20,6 +20,7 @@ OWNERS = {
     "usage": "billing",
     "dead-letters": "billing",
     "stripe": "billing",
+    "reconcile": "billing",
     "invoices": "billing",
     "nodes": "scheduler",
     "placements": "scheduler",
