@@ -29,6 +29,7 @@ class Shop:
         self.nodes: list[str] = []
         self.tenant_id = ""
         self._node_key = ""
+        self._max_concurrency = 0
         self.key = ""
         self.address = f"2001:db8:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::1"
         """Its calls come from here, so that wrong credentials of one shop slow no other down."""
@@ -39,15 +40,17 @@ class Shop:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, stack: Stack, config: simulator.Config, engines: int = 1) -> AsyncIterator["Shop"]:
-        """Simulated engines of the shop's own, so that their faults are nobody else's."""
+    async def open(
+        cls, stack: Stack, config: simulator.Config, engines: int = 1, max_concurrency: int = 0
+    ) -> AsyncIterator["Shop"]:
+        """Simulated engines of the shop's own, so that their faults are nobody else's; 0 is no limit for each."""
         model = f"org/model-{uuid.uuid4().hex[:8]}"
         config = msgspec.structs.replace(config, models=(model,))
         async with simulator.serve(config) as first:
             others = [simulator.serve(config) for _ in range(engines - 1)]
             shop = cls(stack, model, [first, *[await other.__aenter__() for other in others]])
             try:
-                shop._node_key = config.api_key
+                shop._node_key, shop._max_concurrency = config.api_key, max_concurrency
                 await shop._furnish()
                 yield shop
             finally:
@@ -79,7 +82,8 @@ class Shop:
         }
         await self.admin("PUT", "/admin/prices", price)
         for url in [*[engine.url for engine in self.engines], *urls]:
-            node = await self.admin("POST", "/admin/nodes", {"endpoint": url, "api_key": self._node_key})
+            asked = {"endpoint": url, "api_key": self._node_key, "max_concurrency": self._max_concurrency}
+            node = await self.admin("POST", "/admin/nodes", asked)
             self.nodes.append(node["id"])
         await until(self._served, bool)
 

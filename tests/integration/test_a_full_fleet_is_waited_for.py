@@ -2,16 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
-import msgspec
 import pytest
 import pytest_asyncio
+from integration.crowd import Reply, ask, busy, live, waiting
 from integration.shop import Shop, until
-from redis.asyncio import Redis
 
 import simulator
 from stack.stack import Stack
@@ -28,69 +25,9 @@ async def stack(make_stack_of_module: Any) -> Stack:
 @pytest.fixture
 async def shop(stack: Stack) -> AsyncIterator[Shop]:
     """One node, which takes one request at a time."""
-    async with Shop.open(stack, simulator.Config(models=(), token_ms=10, prefill_ms=2)) as shop:
-        await hold_to(shop, 1)
+    config = simulator.Config(models=(), token_ms=10, prefill_ms=2)
+    async with Shop.open(stack, config, max_concurrency=1) as shop:
         yield shop
-
-
-async def hold_to(shop: Shop, requests: int) -> None:
-    await shop.admin("POST", "/admin/nodes", {"endpoint": shop.engine.url, "max_concurrency": requests})
-
-
-class Reply(msgspec.Struct, frozen=True):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    seconds: float
-
-    @property
-    def error(self) -> Any:
-        return msgspec.json.decode(self.body)["error"]
-
-    @property
-    def finished(self) -> bool:
-        return self.status == 200 and b"data: [DONE]" in self.body
-
-
-async def ask(
-    shop: Shop, key: str, max_tokens: int, *, stream: bool = True, path: str = "chat/completions", **headers: str
-) -> Reply:
-    """Over a connection of its own, so that any gateway may take it."""
-    body = {"model": shop.model, "messages": [{"role": "user", "content": "Hi."}], "max_tokens": max_tokens}
-    sent = {"Authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    began = time.monotonic()
-    async with (
-        aiohttp.ClientSession(headers=sent) as session,
-        session.post(f"{shop.url}/v1/{path}", json={**body, "stream": stream}) as response,
-    ):
-        told = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status, told, await response.read(), time.monotonic() - began)
-
-
-@asynccontextmanager
-async def busy(shop: Shop) -> AsyncIterator[Callable[[], Any]]:
-    """The node works on a long stream until what is yielded is called, or the block ends."""
-    working = asyncio.create_task(ask(shop, shop.key, 3000))
-
-    async def free() -> None:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-
-    try:
-        await until(lambda: live(shop), lambda count: count == 1)
-        yield free
-    finally:
-        await free()
-
-
-async def live(shop: Shop) -> int:
-    nodes = (await shop.admin("GET", "/admin/nodes"))["nodes"]
-    return sum(node["live"] for node in nodes if node["id"] in shop.nodes)
-
-
-async def waiting(shop: Shop) -> int:
-    async with Redis.from_url(shop.stack.redis_url) as redis:
-        return int(await redis.zcard(f"{{{shop.stack.redis_namespace}}}:queue:{shop.model}"))
 
 
 async def another_tenant(shop: Shop) -> str:
@@ -101,7 +38,6 @@ async def another_tenant(shop: Shop) -> str:
 
 async def test_one_request_is_not_kept_by_a_flood_of_another_tenants(shop: Shop) -> None:
     other = await another_tenant(shop)
-    await hold_to(shop, 2)
     ended: list[str] = []
 
     async def noted(name: str, key: str) -> Reply:

@@ -144,7 +144,7 @@ class Queue:
             if not name:
                 # not at once: running requests must be counted first where Redis has lost them too
                 ANEW.inc()
-                waiter.entered, waiter.again_at = False, _now() + self._rules.renew_seconds
+                waiter.entered, waiter.again_at = False, _now() + 1.5 * self._rules.renew_seconds
                 continue
             self._serve(waiter, name)
 
