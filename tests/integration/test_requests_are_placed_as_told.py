@@ -114,6 +114,27 @@ async def test_why_a_request_goes_where_it_goes(stack: Any) -> None:
         assert [node["pending_tokens"] for node in (await told()).values()] == [0, 0]
 
 
+async def test_what_must_stay_in_its_region_waits_there(stack: Any) -> None:
+    async with Shop.open(stack, CONFIG, engines=2) as shop:
+        home, away = shop.engines
+        await shop.admin("POST", "/admin/nodes", {"endpoint": home.url, "region": "eu", "max_concurrency": 1})
+        await shop.admin("POST", "/admin/nodes", {"endpoint": away.url, "region": "us"})
+        await placed(shop, region="require")
+        await shop.admin("POST", f"/admin/tenants/{shop.tenant_id}/environments", {"name": "e", "region": "eu"})
+        asked = {"tenant_id": shop.tenant_id, "environment": "e", "name": "k"}
+        key = (await shop.admin("POST", "/admin/api-keys", asked))["key"]
+
+        async def regions() -> Any:
+            explained = await shop.admin("GET", f"/admin/schedule/explain?model={shop.model}&region=eu")
+            return [node["region"] for node in explained["nodes"]]
+
+        await until(regions, lambda found: set(found) == {"eu", "us"})
+        bodies = [chat(shop, "Tell.", max_tokens=300, ignore_eos=True) for _ in range(4)]
+        answers = await asyncio.gather(*(shop.call("POST", "/v1/chat/completions", body, key) for body in bodies))
+        assert [status for status, _ in answers] == [200] * 4
+        assert await nodes_of(shop, 4) == {shop.nodes[0]: 4}
+
+
 @pytest.mark.parametrize(
     ("query", "status"), [("", 400), ("?model=unknown", 404), ("?model=demo-8b&tokens=many", 400), ("?model=", 400)]
 )

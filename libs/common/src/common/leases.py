@@ -105,3 +105,12 @@ def leases_key(namespace: str) -> str:
 
 def granted_key(namespace: str, channel: str) -> str:
     return f"{{{namespace}}}:granted:{channel}"
+
+
+def line_of(model: str, region: str = "") -> str:
+    """The line of those who wait for the same nodes: a model's, or its in a region that they must not leave."""
+    return f"{model}\x1f{region}" if region else model
+
+
+def model_of(line: str) -> str:
+    return line.partition("\x1f")[0]

@@ -196,7 +196,11 @@ class Inference:
             if isinstance(error, Unavailable):
                 raise
             live.leased = False
-            patience = self._queue.patience(live.model, patience) if error.code in NO_ROOM else 0.0
+            patience = (
+                self._queue.patience(live.model, self._placement.bound(live.model, wanted.region), patience)
+                if error.code in NO_ROOM
+                else 0.0
+            )
             if patience <= 0:
                 raise
             self._outcomes.placed(live.lease_id, None)  # nobody waits while it was to try a node
@@ -209,6 +213,7 @@ class Inference:
         waiter = Waiter(
             id=live.lease_id,
             model=live.model,
+            region=self._placement.bound(live.model, caller.region),
             flow=flow_of(caller.tenant_id, caller.priority),
             weight=SHARES[caller.priority] * caller.weight,
             intent=live.intent,

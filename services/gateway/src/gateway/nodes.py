@@ -26,6 +26,7 @@ class Nodes:
         self._models: dict[str, Model] = {}
         self.deployed: frozenset[str] = frozenset()
         """Models for which a node may be started."""
+        self._policies: dict[str, Policy] = {}
         self._pools: dict[str, Pool] = {}
         self._up: dict[str, float | None] = {}
         """Nodes that are ready, and since when; None for those that were when we came."""
@@ -43,17 +44,18 @@ class Nodes:
         self._by_model = {model: tuple(nodes) for model, nodes in by_model.items()}
         self._models = models
         self.deployed = frozenset(snapshot.deployed)
-        policies = {policy.model: policy for policy in snapshot.policies}
-        self._pools = {
-            model: Pool(nodes, policies.get(model, Policy(model=model))) for model, nodes in self._by_model.items()
-        }
+        self._policies = {policy.model: policy for policy in snapshot.policies}
+        self._pools = {model: Pool(nodes, self.policy(model)) for model, nodes in self._by_model.items()}
         since = now if self.loaded.is_set() else None
         self._up = {node.id: self._up.get(node.id, since) for node in snapshot.nodes if node.state == "ready"}
         self.loaded.set()
 
     def pool(self, model: str) -> Pool:
         """Raises NotFound."""
-        return self._pools.get(model) or Pool(self.serving(model), Policy(model=model))
+        return self._pools.get(model) or Pool(self.serving(model), self.policy(model))
+
+    def policy(self, model: str) -> Policy:
+        return self._policies.get(model) or Policy(model=model)
 
     def known(self, now: float) -> Known:
         return Known(self._loads if now - self._loads_at <= STALE else NOTHING, self._up, now)

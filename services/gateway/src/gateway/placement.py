@@ -10,6 +10,7 @@ import msgspec
 from prometheus_client import Counter as Metric
 
 from common.errors import NoCapacity, Overloaded, Unavailable
+from common.leases import line_of
 from common.routing import Node
 from gateway import limits
 from gateway.ejection import Ejection
@@ -52,12 +53,13 @@ class Placement:
         Raises as `place`, and Overloaded with `rate_limit_exceeded` or `insufficient_quota`.
         """
         pool, offer, wanted = self._offer(id, model, wanted)
+        line = line_of(model, self.bound(model, wanted.region))
         if not ask.layers and ask.hold is None:
-            return await self._take(id, model, intent, pool, offer, wanted)
+            return await self._take(id, line, intent, pool, offer, wanted)
         try:
-            verdict = await self._leases.admit(id, self._ttl_ms, intent, offer, CHANCE.random(), model, ask)
+            verdict = await self._leases.admit(id, self._ttl_ms, intent, offer, CHANCE.random(), line, ask)
             if verdict.kind == "full" and (wider := self._wider(pool, offer, wanted)):
-                verdict = await self._leases.admit(id, self._ttl_ms, intent, wider, CHANCE.random(), model, ask)
+                verdict = await self._leases.admit(id, self._ttl_ms, intent, wider, CHANCE.random(), line, ask)
         except Unavailable:
             self._outage.check(ask)
             return self._locally(pool, offer)
@@ -123,6 +125,10 @@ class Placement:
         if chosen is None:
             raise Overloaded("every node is busy", retry_after=1)
         return Placed(pool.by_id[chosen], leased=False)
+
+    def bound(self, model: str, region: str) -> str:
+        """The region that its requests must not leave; empty: they may."""
+        return region if self._nodes.policy(model).region == "require" else ""
 
     def max_model_len(self, model: str) -> int:
         """Tokens of prompt and reply together; 0 where no engine says."""

@@ -19,6 +19,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge, Histogram
 
 from common.errors import ApiError, NoCapacity, NotFound, Overloaded, Unavailable
+from common.leases import line_of
 from common.routing import Node
 from gateway import limits
 from gateway.ejection import Ejection
@@ -70,9 +71,9 @@ class Queue:
         self._away_since: float | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
-    def patience(self, model: str, asked: float | None) -> float:
+    def patience(self, model: str, region: str, asked: float | None) -> float:
         """Seconds that a request waits: as long as the client wants to, and no longer than is right."""
-        cold = model in self._nodes.deployed and not self._ready(model)
+        cold = model in self._nodes.deployed and not self._ready(model, region)
         most = self._rules.cold_seconds if cold else self._rules.seconds
         return most if asked is None else min(asked, most)
 
@@ -126,8 +127,8 @@ class Queue:
                 await asyncio.sleep(EVERY)
 
     async def _look(self) -> None:
-        for model in {waiter.model for waiter in self._waiters.values()}:
-            while await self._leases.offer(model, _offer(self._ready(model))):
+        for model, region in {(waiter.model, waiter.region) for waiter in self._waiters.values()}:
+            while await self._leases.offer(line_of(model, region), _offer(self._ready(model, region))):
                 pass
         await self._ask([waiter.id for waiter in self._waiters.values() if waiter.entered])
         for waiter in list(self._waiters.values()):
@@ -149,7 +150,7 @@ class Queue:
             self._serve(waiter, name)
 
     def _serve(self, waiter: Waiter, name: str) -> None:
-        found = [node for node in self._ready(waiter.model) if node.id == name]
+        found = [node for node in self._ready(waiter.model, waiter.region) if node.id == name]
         if found:
             waiter.turn.set_result(found[0])
         else:  # it went away in this moment: wait on, in the old place
@@ -160,7 +161,7 @@ class Queue:
         """Raises what refuses it; into the turn when somebody else asks."""
         waiter.again_at = None
         turn = Turn(
-            line=waiter.model,
+            line=line_of(waiter.model, waiter.region),
             flow=waiter.flow,
             weight=waiter.weight,
             waited_ms=round((_now() - waiter.arrived) * 1000),
@@ -169,7 +170,7 @@ class Queue:
             most_of_flow=self._rules.length_of_tenant,
             channel=self._channel,
         )
-        nodes = _offer(self._ready(waiter.model))
+        nodes = _offer(self._ready(waiter.model, waiter.region))
         try:
             verdict = await self._leases.wait(
                 waiter.id,
@@ -202,7 +203,7 @@ class Queue:
 
     def _in_vain(self, waiter: Waiter) -> ApiError:
         model = waiter.model
-        if not self._ready(model):
+        if not self._ready(model, waiter.region):
             text = f"no node serves `{model}` at the moment; try again in {COMING} s"
             return NoCapacity(text, retry_after=COMING if model in self._nodes.deployed else 5)
         seconds = _seconds(waiter.expected)
@@ -230,7 +231,7 @@ class Queue:
             count = self._live + taken
             free = [
                 node
-                for node in self._ready(waiter.model)
+                for node in self._ready(waiter.model, waiter.region)
                 if not node.max_concurrency or count[node.id] < node.max_concurrency
             ]
             if free and not waiter.turn.done():
@@ -238,12 +239,14 @@ class Queue:
                 taken[best.id] += 1
                 waiter.turn.set_result(best)
 
-    def _ready(self, model: str) -> list[Node]:
+    def _ready(self, model: str, region: str) -> list[Node]:
         try:
             serving = self._nodes.serving(model)
         except NotFound:  # it was there when the request came
             return []
-        return self._ejection.trusted([node for node in serving if node.state == "ready"])
+        return self._ejection.trusted(
+            [node for node in serving if node.state == "ready" and region in ("", node.region)]
+        )
 
 
 def _offer(nodes: list[Node]) -> list[tuple[str, int, float]]:

@@ -33,8 +33,8 @@ class Waiter:
     """Mutable on purpose, as a live request is."""
 
     __slots__ = (
-        "again_at", "arrived", "ask", "deadline", "entered", "expected", "flow", "id", "intent", "model", "tell",
-        "turn", "weight",
+        "again_at", "arrived", "ask", "deadline", "entered", "expected", "flow", "id", "intent", "model",
+        "region", "tell", "turn", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +42,7 @@ class Waiter:
         *,
         id: str,
         model: str,
+        region: str,
         flow: str,
         weight: float,
         intent: bytes,
@@ -49,10 +50,11 @@ class Waiter:
         patience: float,
         tell: Callable[[list[tuple[bytes, bytes]]], None],
     ) -> None:
-        """`patience` in seconds; `tell` is given headers for the reply."""
+        """`region`: that it must not leave; `patience` in seconds; `tell` is given headers for the reply."""
         loop = asyncio.get_running_loop()
         self.id = id
         self.model = model
+        self.region = region
         self.flow = flow
         self.weight = weight
         self.intent = intent

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from common.errors import Unavailable
-from common.leases import LIBRARY, leases_key
+from common.leases import LIBRARY, leases_key, model_of
 from scheduler.library import code
 from scheduler.settlement import Expired
 
@@ -63,8 +63,13 @@ class Leases:
         return dict(zip(nodes, await self._call("cl_load", *nodes), strict=True)) if nodes else {}
 
     async def lines(self) -> list[Line]:
-        """Those that are not empty."""
-        return [Line(one[0].decode(), int(one[1]), int(one[2]) / 1000) for one in await self._call("cl_queue")]
+        """Those that are not empty; the lines of a model by region are one here."""
+        found: dict[str, Line] = {}
+        for name, waiting, waited, *_ in await self._call("cl_queue"):
+            model = model_of(name.decode())
+            others = found.get(model, Line(model, 0, 0.0))
+            found[model] = Line(model, others.waiting + int(waiting), max(others.waited, int(waited) / 1000))
+        return list(found.values())
 
     async def backlog(self) -> Backlog:
         seconds, micros = await self._do("TIME")
