@@ -79,6 +79,9 @@ async def test_two_losses_in_one_stream(stack: Any) -> None:
         Shop.open(stack, simulator.Config(token_ms=1, prefill_ms=1), engines=3) as shop,
         AsyncOpenAI(base_url=f"{shop.url}/v1", api_key=shop.key, max_retries=0, timeout=60) as client,
     ):
+        # in turn, so that a stream that begins on the second node is lost there and on the third
+        turns = {"model": shop.model, "strategy": "round_robin", "slow_start_s": 0}
+        await shop.admin("PUT", "/admin/placements", turns)
         expected, *_ = await read(client, shop)
         losses = 0
         for round in range(2, 12):
