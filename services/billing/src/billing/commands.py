@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import uvloop
 
-from billing import invoice_pages, invoices, replay, terms
+from billing import archive, invoice_pages, invoices, money, replay, terms
 from billing.known import Known
 from billing.queries import moment, month
 from billing.settings import CommandSettings
@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("month", type=_month, help="like 2026-11, in UTC")
     one.add_argument("--format", choices=("json", "html", "csv"), default="json")
     one.set_defaults(run=_invoice)
+    one = commands.add_parser("archive", help="write a month of the ledger to a file, and perhaps drop it here")
+    one.add_argument("month", type=_month, help="like 2026-11, in UTC")
+    one.add_argument("file", type=Path, help="CSV, compressed by gzip")
+    one.add_argument("--drop", action="store_true", help="once the file has all and all is billed")
+    one.add_argument("--keep", type=int, default=13, metavar="MONTHS", help="never drop of the last (13)")
+    one.set_defaults(run=_archive)
     return parser
 
 
@@ -141,4 +147,15 @@ async def _invoice(asked: argparse.Namespace, where: CommandSettings) -> int:
         pool = await _pool(stack, where)
         invoice = await invoices.of_month(pool, asked.tenant, asked.month, datetime.now(UTC))
     sys.stdout.write(invoice_pages.written(invoice, asked.format))
+    return 0
+
+
+async def _archive(asked: argparse.Namespace, where: CommandSettings) -> int:
+    async with AsyncExitStack() as stack:
+        pool = await _pool(stack, where)
+        filed = await archive.export(pool, asked.month, asked.file)
+        sys.stdout.write(f"{filed.lines} lines, ${money.usd(filed.cost)}, sha256 {filed.sha256}\n")
+        if asked.drop:
+            await archive.drop(pool, asked.month, asked.file, asked.keep, datetime.now(UTC))
+            sys.stdout.write("dropped\n")
     return 0

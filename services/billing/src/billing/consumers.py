@@ -28,6 +28,8 @@ def usage(bus: Bus, pool: Pool, known: Known, charged: Callable[[set[UUID]], Non
             raise Rejected({i: UNKNOWN for i, event in enumerate(events) if event.tenant_id in strangers})
         try:
             changed = await ledger.record(pool, events)
+        except ledger.Archived as archived:
+            raise Rejected(archived.reasons) from archived
         except ledger.Unpriced as unpriced:
             UNPRICED.inc(len(unpriced.reasons))
             async with transaction(pool) as connection:

@@ -7,8 +7,10 @@ from uuid import UUID
 
 import msgspec
 
+from billing import archive_store
 from billing.changes import MonthKey, Sums
 from billing.invoicing import Part, following
+from billing.partition import partitions_of
 from common.db import Connection
 from common.ids import first_id
 
@@ -98,7 +100,10 @@ async def month(connection: Connection, tenant_id: UUID, month: datetime) -> Mon
 
 
 async def remake_month(connection: Connection, tenant_id: UUID, month: datetime) -> None:
-    """Sum the month from the ledger. Whoever is charging meanwhile adds its part after that."""
+    """Sum the month from the ledger, where that still has it. Whoever is charging meanwhile adds its part after."""
+    (partition,) = partitions_of([first_id(month)])
+    if partition.name in await archive_store.names(connection):
+        return
     await connection.execute("lock table billing.usage_monthly in share row exclusive mode")
     await connection.execute("delete from billing.usage_monthly where tenant_id = $1 and month = $2", tenant_id, month)
     await connection.execute(

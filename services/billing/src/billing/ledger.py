@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from billing import invoice_store, ledger_store, plan_store, store
+from billing import archive_store, invoice_store, ledger_store, plan_store, store
 from billing.changes import Change, Entry, by_tenant, hourly, monthly
 from billing.entitlement import Assignment, Terms, in_force, timeline
 from billing.partition import partitions_of
@@ -22,12 +22,22 @@ class Unpriced(Exception):
         self.reasons = reasons
 
 
+class Archived(Exception):
+    """Records of months that are no longer in the ledger: index → reason. Nothing was charged."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__(f"{len(reasons)} records are of archived months")
+        self.reasons = reasons
+
+
 async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
     """Charge them, in any order, however often each comes; returns how many lines were added or replaced.
 
-    Raises Unpriced when some cannot be charged, Unavailable without the database; then none is.
+    Raises Unpriced or Archived when some cannot be charged, Unavailable without the database; then none is.
     """
     async with transaction(pool) as connection:
+        if gone := await archive_store.names(connection):
+            _check(events, gone)
         for partition in partitions_of(event.id for event in events):
             await store.add_partition(connection, partition)
     failpoint.reached("partitioned")
@@ -51,6 +61,13 @@ async def record(pool: Pool, events: Sequence[UsageRecorded]) -> int:
             await invoice_store.add_to_months(connection, months)  # last: many transactions meet at the same rows
         failpoint.reached("resummed")
     return len(changes)
+
+
+def _check(events: Sequence[UsageRecorded], gone: set[str]) -> None:
+    """Charged twice it might be: what was charged of those months cannot be looked up any more."""
+    months = {index: partitions_of([event.id])[0].name for index, event in enumerate(events)}
+    if reasons := {i: f"{name} is archived" for i, name in months.items() if name in gone}:
+        raise Archived(reasons)
 
 
 async def _priced(connection: Connection, events: Sequence[UsageRecorded]) -> list[Entry]:

@@ -9,7 +9,7 @@ import msgspec
 from billing import ledger
 from billing.intake import ANY_AGE, UNKNOWN, read
 from billing.known import Known
-from billing.ledger import Unpriced
+from billing.ledger import Archived, Unpriced
 from common.db import Pool
 from common.errors import Unprocessable
 from common.events import UsageRecorded
@@ -60,7 +60,7 @@ async def charge(
         try:
             changed = await ledger.record(pool, events)
             break
-        except Unpriced as unpriced:
+        except (Unpriced, Archived) as unpriced:
             refused += [_refused(kept[index], reason) for index, reason in unpriced.reasons.items()]
             events = [event for index, event in enumerate(events) if index not in unpriced.reasons]
             kept = [body for index, body in enumerate(kept) if index not in unpriced.reasons]
