@@ -194,10 +194,13 @@ Ask = Callable[..., Awaitable[tuple[int, Any]]]
 def ask(client: bus.Bus) -> Ask:
     """`await ask("GET", "/admin/nodes")` → status and body, retried until a replica listens."""
 
-    async def call(method: str, path: str, body: object = None) -> tuple[int, Any]:
+    async def call(
+        method: str, path: str, body: object = None, *, query: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
         request = rpc.Call(
             method=method,
             path=path,
+            query=query or {},
             body=msgspec.Raw(msgspec.json.encode(body)),
             actor="test",
             request_id="test",

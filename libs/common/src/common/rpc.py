@@ -29,6 +29,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     """Who calls, as the audit log names them."""
     request_id: str
+    token_sha256: str | None = None
+    """Of the token that came with a call on `/nodes/*`, in hex: the owner alone knows whose it is."""
 
     def parse(self, kind: type[T]) -> T:
         """The body as `kind`; raises InvalidRequest naming the field."""

@@ -10,18 +10,19 @@ from common.breaker import Policy
 from common.ids import new_id
 from common.routing import OUTCOMES
 from common.run import cancelled
-from scheduler import capacity
+from scheduler import capacity, drains
+from scheduler.agent_routes import router
 from scheduler.breakers import Breakers
 from scheduler.deployed import Deployed
 from scheduler.herald import Herald
 from scheduler.keeper import Keeper
 from scheduler.leader import Leader
 from scheduler.leases import open_leases
-from scheduler.poller import Poller
+from scheduler.poller import SUSPECTED, Poller
 from scheduler.probe import Prober
 from scheduler.reaper import Reaper
 from scheduler.registry import Registry
-from scheduler.routes import POKE, Admin, router
+from scheduler.routes import POKE, Admin
 from scheduler.scaler import Scaler
 from scheduler.settings import Settings
 from scheduler.watcher import Watcher
@@ -65,10 +66,12 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             keeper = Keeper(pool, leader, registry, poller, breakers)
             await nats.listen(POKE, keeper.poke)
             await nats.listen(OUTCOMES, poller.heard)
+            await nats.listen(SUSPECTED, poller.suspect)
             await rpc.serve(nats, "scheduler", router, Admin(pool, nats, leases, prober))
-            herald = Herald(nats, leader, registry, deployed)
             watcher = Watcher(nats, leader, registry, prober, settings.load_interval, settings.count_interval)
-            for loop in (leader, keeper, herald, scaler, reaper, watcher):
+            herald = Herald(nats, leader, registry, deployed)
+            drained = drains.consumer(nats, pool, POKE)
+            for loop in (leader, keeper, herald, scaler, reaper, watcher, drained):
                 tasks.create_task(loop.run(stopping))
             while not stopping.is_set():
                 probes.ready = leader.known and reaper.loaded

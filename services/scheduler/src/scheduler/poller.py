@@ -22,6 +22,8 @@ SOONEST = 0.1
 """Seconds at least between two looks, however many gateways suspect a node."""
 
 
+SUSPECTED = "node.suspected"
+"""The subject on which a node's own agent has it looked at: the node's id."""
 _outcomes = msgspec.json.Decoder(tuple[Outcome, ...])
 
 
@@ -60,6 +62,10 @@ class Poller:
         for outcome in outcomes:
             if outcome.node_id in self._wakes and self._registry.heard(outcome, datetime.now(UTC), _random()):
                 self._wakes[outcome.node_id].set()
+
+    def suspect(self, body: bytes) -> None:
+        if (wake := self._wakes.get(body.decode("latin-1"))) is not None:
+            wake.set()
 
     async def _poll(self, id: str, wake: asyncio.Event) -> None:
         stored = 0  # the epoch that the shared record has

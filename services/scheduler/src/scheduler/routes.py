@@ -4,6 +4,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -15,7 +16,7 @@ from common.ids import new_id
 from common.probed import PROBED, Probes, Span
 from common.routing import Node, Policy
 from common.rpc import Call, Router
-from scheduler import policies, probes, store
+from scheduler import drains, policies, probes, store, tokens
 from scheduler.endpoint import normalised
 from scheduler.health import Wanted
 from scheduler.leases import Leases
@@ -47,6 +48,9 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the weights; streams are continued only between nodes of the same one."""
     continuation: bool | None = None
     """False: what is streamed from it is not kept, and ends when it is lost."""
+    deployment_id: UUID | None = None
+    new_token: bool = False
+    """Issue another token to the node's agent; the one before is worth nothing then."""
 
     risk: Annotated[float, Meta(ge=0, le=1)] | None = None
     """That it is taken away soon, as a spot machine may be: others are preferred to it."""
@@ -55,6 +59,11 @@ class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Listed(store.View, frozen=True, kw_only=True):
     live: int | None
     """Requests on it now; None while Redis does not answer."""
+
+
+class Registered(Listed, frozen=True, kw_only=True):
+    token: str | None
+    """By which the node's agent speaks on `/nodes/{id}/*`; shown once, None when it has one."""
 
 
 class Nodes(msgspec.Struct, frozen=True):
@@ -82,7 +91,7 @@ router: Router[Admin] = Router()
 
 
 @router.route("POST", "/admin/nodes", status=201)
-async def register(admin: Admin, call: Call) -> Listed:
+async def register(admin: Admin, call: Call) -> Registered:
     """Known endpoints are updated where a field is given, and keep their id and state."""
     asked = call.parse(Registration)
     endpoint = normalised(asked.endpoint)
@@ -98,13 +107,17 @@ async def register(admin: Admin, call: Call) -> Listed:
             revision=asked.revision,
             continuation=asked.continuation,
             risk=asked.risk,
+            deployment_id=asked.deployment_id,
         )
+        token = tokens.new()
+        issued = await tokens.issue(connection, id, token, again=asked.new_token)
         node = next(node for node in await store.nodes(connection) if node.id == id)
     log.info("%s registered node %s at %s", call.actor, id, endpoint)
-    await _poke(admin)
+    await poke(admin)
     if node.state == "warming":
         await _introduce(admin, node)
-    return await _one(admin, id)
+    listed = await _one(admin, id)
+    return Registered(**msgspec.structs.asdict(listed), token=token if issued else None)
 
 
 @router.route("GET", PROBED)
@@ -129,11 +142,10 @@ async def read(admin: Admin, call: Call, id: str) -> Listed:
 @router.route("POST", "/admin/nodes/{id}/drain")
 async def drain(admin: Admin, call: Call, id: str) -> Listed:
     """No new requests; those on it go on. A drain is not undone: register the endpoint anew after removing it."""
-    async with transaction(admin.pool) as connection:
-        if not await store.drain(connection, id):
-            raise _missing(id)
+    if not await drains.drain(admin.pool, admin.bus, id, f"{call.actor} drains it"):
+        raise _missing(id)
     log.info("%s drains node %s", call.actor, id)
-    await _poke(admin)
+    await poke(admin)
     return await _one(admin, id)
 
 
@@ -143,7 +155,7 @@ async def remove(admin: Admin, call: Call, id: str) -> Deleted:
         if not await store.remove(connection, id):
             raise _missing(id)
     log.info("%s removed node %s", call.actor, id)
-    await _poke(admin)
+    await poke(admin)
     return Deleted(id)
 
 
@@ -154,7 +166,7 @@ async def put_placement(admin: Admin, call: Call) -> Policy:
     async with transaction(admin.pool) as connection:
         await policies.put(connection, policy)
     log.info("%s places %s by %s", call.actor, policy.model, policy.strategy)
-    await _poke(admin)
+    await poke(admin)
     return policy
 
 
@@ -171,7 +183,7 @@ async def remove_placement(admin: Admin, call: Call) -> Unplaced:
     async with transaction(admin.pool) as connection:
         if not await policies.remove(connection, asked.model):
             raise NotFound("this model is placed by default", param="model")
-    await _poke(admin)
+    await poke(admin)
     return asked
 
 
@@ -207,7 +219,7 @@ async def _listed(admin: Admin, views: list[store.View]) -> list[Listed]:
     return [Listed(**msgspec.structs.asdict(view), live=live.get(view.id)) for view in views]
 
 
-async def _poke(admin: Admin) -> None:
+async def poke(admin: Admin) -> None:
     with suppress(Unavailable):  # the leader reads every few seconds anyway
         await admin.bus.tell(POKE, b"")
 

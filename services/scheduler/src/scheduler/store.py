@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
@@ -28,6 +29,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     last_healthy_at: datetime | None
+    last_heartbeat_at: datetime | None
+    deployment_id: UUID | None
 
 
 async def register(
@@ -42,15 +45,16 @@ async def register(
     revision: str | None = None,
     continuation: bool | None = None,
     risk: float | None = None,
+    deployment_id: UUID | None = None,
 ) -> str:
     """Insert, or update what is given for a known endpoint. Returns the node's id. An empty key is no key."""
     return str(
         await connection.fetchval(
             """
             insert into scheduler.nodes as node
-                (id, endpoint, region, api_key, weight, max_concurrency, revision, continuation, risk)
+                (id, endpoint, region, api_key, weight, max_concurrency, revision, continuation, risk, deployment_id)
             values ($1, $2, coalesce($3, ''), nullif($4, ''), coalesce($5, 1), coalesce($6, 0),
-                coalesce($7, ''), coalesce($8, true), coalesce($9, 0))
+                coalesce($7, ''), coalesce($8, true), coalesce($9, 0), $10)
             on conflict (endpoint) do update set
                 region = coalesce($3, node.region),
                 api_key = nullif(coalesce($4, node.api_key), ''),
@@ -59,6 +63,7 @@ async def register(
                 revision = coalesce($7, node.revision),
                 continuation = coalesce($8, node.continuation),
                 risk = coalesce($9, node.risk),
+                deployment_id = coalesce($10, node.deployment_id),
                 updated_at = now()
             returning id
             """,
@@ -71,6 +76,7 @@ async def register(
             revision,
             continuation,
             risk,
+            deployment_id,
         )
     )
 
@@ -108,7 +114,7 @@ async def views(connection: Connection, id: str | None = None) -> list[View]:
     rows = await connection.fetch(
         """
         select id, endpoint, region, state, models, weight, max_concurrency, risk, revision, continuation, reason,
-               created_at, updated_at, last_healthy_at
+               created_at, updated_at, last_healthy_at, last_heartbeat_at, deployment_id
         from scheduler.nodes where $1::text is null or id = $1 order by id
         """,
         id,
@@ -155,9 +161,15 @@ async def save_models(connection: Connection, id: str, models: Sequence[Model]) 
 
 
 async def drain(connection: Connection, id: str) -> bool:
-    """Whether there is such a node."""
+    """For good. Returns whether there is such a node."""
     status = await connection.execute(
-        "update scheduler.nodes set state = 'draining', updated_at = now() where id = $1", id
+        """
+        update scheduler.nodes set
+            state = 'draining',
+            updated_at = case when state = 'draining' then updated_at else now() end
+        where id = $1
+        """,
+        id,
     )
     return status == "UPDATE 1"
 

@@ -16,7 +16,7 @@ from gateway.members import Members
 from gateway.nodes import Nodes
 from gateway.operators import Operators
 from gateway.placement import Placement
-from gateway.routes import account, admin, deployments, docs, errors, forwarded, guards, public, schedule
+from gateway.routes import account, admin, agents, deployments, docs, errors, forwarded, guards, public, schedule
 from gateway.routes.finishing import Finishing
 from gateway.routes.guards import Connection, Guards
 from gateway.routes.public import Readiness
@@ -85,6 +85,7 @@ def litestar(services: Services, readiness: Readiness) -> Litestar:
         [
             *public.handlers(services.identity, services.nodes, services.bus, readiness),
             *docs.handlers(),
+            *agents.handlers(services.bus, services.guards),
             for_admins,
             for_people,
         ],

@@ -60,6 +60,16 @@ class Guards:
             raise
         _state(connection)["author"] = author
 
+    def address(self, connection: Connection) -> str:
+        """Where a call without an account of ours comes from. Raises Overloaded while it has failed too often."""
+        address = self._author(connection).address
+        self._failures.check(address)
+        return address
+
+    async def failed(self, address: str) -> None:
+        """Its credential was wrong."""
+        await self._failures.count(address)
+
     async def account(self, connection: Connection, handler: BaseRouteHandler) -> None:
         author = self._author(connection)
         tenant_id: UUID | None = connection.path_params.get("tenant_id")
