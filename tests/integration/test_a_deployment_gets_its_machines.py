@@ -55,8 +55,8 @@ class Owner:
 
         return list(await until(launches, settled, deadline))
 
-    async def asks(self) -> Answer:
-        body = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}
+    async def asks(self, max_tokens: int = 5) -> Answer:
+        body = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": max_tokens}
         return await self.office.call("POST", "/v1/chat/completions", body, token=self.key)
 
     async def requests(self, replicas: int, epoch: int) -> None:
@@ -203,3 +203,36 @@ async def test_what_cannot_be_is_refused_by_name(owner: Owner) -> None:
     assert (await office.call("PATCH", path, {"max_replicas": 0})).body["error"]["param"] == "max_replicas"
     assert (await office.call("GET", f"/admin/deployments/{uuid.uuid4()}")).status == 404
     assert msgspec.json.encode(await owner.shown()).find(b"sk-engine") == -1
+
+
+async def test_a_first_request_waits_for_a_machine_load_brings_more_and_idleness_takes_them_away(owner: Owner) -> None:
+    owner.spec |= {"min_replicas": 0, "idle_timeout_s": 5, "max_replicas": 2}
+    await owner.create()
+
+    async def known() -> bool:
+        listed = (await owner.office.call("GET", "/v1/models", token=owner.key)).body["data"]
+        return owner.model in [model["id"] for model in listed]
+
+    await until(known, bool)
+    assert owner.engines() == []
+    body = {"model": owner.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "stream": True}
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {owner.key}"}) as http,
+        http.post(f"{owner.office.stack.gateway_url}/v1/chat/completions", json=body) as response,
+    ):
+        assert response.status == 200
+        assert b"data: [DONE]" in await response.read()
+    await owner.ready(1)
+
+    loading = asyncio.Event()
+
+    async def client() -> None:
+        while not loading.is_set():
+            assert (await owner.asks(max_tokens=200)).status in (200, 429)
+
+    clients = [asyncio.create_task(client()) for _ in range(60)]
+    await owner.ready(2, deadline=60)
+    loading.set()
+    await asyncio.gather(*clients)
+    await owner.ready(0, deadline=60)
+    assert owner.engines() == []
