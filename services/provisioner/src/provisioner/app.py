@@ -1,6 +1,7 @@
 """Opens what the provisioner works with, and keeps the fleet as it is desired until it is told to stop."""
 
 import asyncio
+import os
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -62,6 +63,8 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
 
 def _launchers(settings: Settings) -> dict[str, Launcher]:
     found: dict[str, Launcher] = {}
+    if settings.sky_api:
+        found["sky"] = _cloud(settings.sky_api)
     if settings.local_dir:
         found["local"] = Local(
             Path(settings.local_dir),
@@ -71,6 +74,14 @@ def _launchers(settings: Settings) -> dict[str, Launcher]:
             lifeline=Path(settings.local_lifeline) if settings.local_lifeline else None,
         )
     return found
+
+
+def _cloud(url: str) -> Launcher:
+    # SkyPilot takes both from the environment alone, when it is imported, which takes seconds and 170 MB
+    os.environ.update(SKYPILOT_API_SERVER_ENDPOINT=url, SKYPILOT_DISABLE_USAGE_COLLECTION="1")
+    from provisioner.cloud import Cloud
+
+    return Cloud()
 
 
 def _secret(settings: Settings) -> Secret:

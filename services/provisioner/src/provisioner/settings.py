@@ -24,6 +24,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of new deployments, by digest; without, the release is installed on the machine."""
     vllm_images: str = ""
     """More images that a deployment may name, separated by commas."""
+    sky_api: str = ""
+    """URL of a SkyPilot API server of our own; empty: there is no launcher `sky`."""
     local_dir: str = ""
     """Where machines of the launcher `local` are kept; empty: there is no such launcher."""
     local_engine: Literal["simulator", "vllm"] = "simulator"
