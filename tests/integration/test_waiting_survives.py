@@ -89,7 +89,8 @@ async def test_a_killed_gateways_waiters_vanish_and_the_others_go_on(shop: Shop)
         await free()
         assert all(reply.finished for reply in await asyncio.gather(*going))
         ends = await asyncio.gather(*lost, return_exceptions=True)
-        assert all(isinstance(end, aiohttp.ClientError) for end in ends)
+        # one that was sent a comment already has its head, and no end
+        assert all(isinstance(end, aiohttp.ClientError) or not end.finished for end in ends), ends
     await until(lambda: live(shop), lambda count: count == 0)
     rows = await shop.rows(len(going) + 1)
     outcomes = [row["outcome"] for row in rows]
