@@ -229,3 +229,19 @@ async def test_what_stripe_refuses_is_kept_and_tried_later(
     double.of("customer").update([customer])
     assert await meters.send(pool, stripe, NOW + meters.REFUSED) == (1, 0)
     assert double.meters.total() == await balanced() == 3
+
+
+@pytest.mark.usefixtures("catalog")
+@pytest.mark.parametrize(("plan", "told"), [("prepaid", True), ("free", False), ("committed", False)])
+async def test_what_a_meter_cannot_express_it_is_not_told(pool: Pool, owe: Any, plan: str, told: bool) -> None:
+    await owe(1_500_000)
+    async with transaction(pool) as connection:
+        assert await meter_store.owing(connection) == [TENANT]
+        units = 1 if plan == "committed" else 0
+        await connection.execute(
+            "insert into billing.assignments values ($1, $2, $3, $4, $5, now(), 'test')",
+            UUID(int=2), TENANT, plan, units, HOUR,
+        )  # fmt: skip
+        assert await meter_store.owing(connection) == [TENANT] * told
+        late = await meter_store.backlog(connection, datetime.now(UTC) + ONE)
+        assert (late.seconds > 0) == told

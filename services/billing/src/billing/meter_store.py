@@ -101,9 +101,13 @@ async def rename(connection: Connection, tenant_id: UUID, name: str, email: str)
 
 
 async def owing(connection: Connection) -> list[UUID]:
-    """Tenants of whom the meter has yet to hear."""
+    """Tenants of whom the meter has yet to hear. Who is or was on a plan that the meter cannot express is none."""
     rows = await connection.fetch(
-        "select distinct tenant_id from billing.outbox where kind = 'meter' and sent_at is null order by tenant_id"
+        """
+        select distinct tenant_id from billing.outbox where kind = 'meter' and sent_at is null
+            and tenant_id not in (select tenant_id from billing.unmetered)
+        order by tenant_id
+        """
     )
     return [row["tenant_id"] for row in rows]
 
@@ -280,7 +284,8 @@ async def backlog(connection: Connection, now: datetime) -> Backlog:
     row = await connection.fetchrow(
         """
         select least(
-            (select min(created_at) from billing.outbox where sent_at is null),
+            (select min(created_at) from billing.outbox where sent_at is null
+                and tenant_id not in (select tenant_id from billing.unmetered)),
             (select min(created_at) from billing.meter_batches where state in ('ready', 'uncertain'))
         ) as oldest, (select count(*) from billing.meter_batches where state = 'uncertain') as uncertain
         """
