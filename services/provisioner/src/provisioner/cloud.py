@@ -49,7 +49,8 @@ class Cloud:
 
     async def find(self, cluster: str) -> str | None:
         found = await self._call(lambda: sdk.api_status(all_status=True, cluster_name=cluster))
-        launches = [one for one in found if "launch" in one.name]
+        # the SDK drops the filter while it does not know the server's version: in each new thread
+        launches = [one for one in found if one.cluster_name == cluster and one.name.endswith("launch")]
         return str(max(launches, key=lambda one: one.created_at).request_id) if launches else None
 
     async def launch(self, order: Order) -> str:
@@ -105,7 +106,7 @@ class Cloud:
         try:
             await self._call(lambda: sdk.tail_provision_logs(cluster, follow=False, output_stream=output))
             await self._call(lambda: sdk.tail_logs(cluster, None, follow=False, output_stream=output))
-        except (exceptions.ClusterDoesNotExist, exceptions.ClusterNotUpError, ValueError, RuntimeError):
+        except (exceptions.ClusterDoesNotExist, exceptions.ClusterNotUpError, exceptions.CommandError, RuntimeError):
             pass  # as far as it has come
         text = output.getvalue()
         return LogPart(text[offset:], max(len(text), offset))
