@@ -50,7 +50,7 @@ async def fill(pool: Pool, lines: int, now: datetime) -> None:
                 at, tenant, environment, key, model, '', 'node-1', 'chat.completions', true, 'completed', 'engine',
                 1000, 100, 200, at, at, at, 1, price, 171000000, at
             from (
-                select n, $2::timestamptz + make_interval(secs => n * $3) as at,
+                select n, $2::timestamptz + make_interval(secs => n * $3::float8) as at,
                     lpad(to_hex(tenant), 32, '0')::uuid as tenant,
                     lpad('e' || to_hex(tenant), 32, '0')::uuid as environment,
                     lpad('f' || to_hex(tenant * $5 + n % $5), 32, '0')::uuid as key, 'model-' || n % $6 as model,
