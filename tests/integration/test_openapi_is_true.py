@@ -71,7 +71,7 @@ async def test_fuzzed_requests_get_documented_answers(shop: Shop, issuer: Issuer
     assert "Failures:" not in said.decode(), "\n".join(lines[-200:])
     generated = re.search(r"(\d+) generated", said.decode())
     assert generated is not None, "\n".join(lines[-200:])
-    assert int(generated[1]) > 100
+    assert int(generated[1]) > 100, "\n".join(lines[-60:])
 
 
 async def test_the_page_needs_nothing_from_elsewhere(shop: Shop) -> None:
