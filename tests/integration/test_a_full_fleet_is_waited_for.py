@@ -147,3 +147,16 @@ async def test_a_node_that_arrives_serves_who_waited_for_it(shop: Shop) -> None:
             assert all(reply.finished for reply in await asyncio.gather(*waiters))
         finally:
             await shop.admin("DELETE", f"/admin/nodes/{node['id']}")
+
+
+async def test_an_operator_sees_who_waits(shop: Shop) -> None:
+    async with busy(shop):
+        task = asyncio.create_task(ask(shop, shop.key, 5))
+        await until(lambda: waiting(shop), lambda count: count == 1)
+        lines = (await shop.admin("GET", "/admin/schedule/queue"))["lines"]
+        (line,) = [line for line in lines if line["model"] == shop.model]
+        assert line["waiting"] == 1
+        assert 0 <= line["oldest_s"] < 20
+        assert line["flows"] == [{"tenant_id": shop.tenant_id, "priority": "normal", "waiting": 1}]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

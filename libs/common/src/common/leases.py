@@ -114,3 +114,7 @@ def line_of(model: str, region: str = "") -> str:
 
 def model_of(line: str) -> str:
     return line.partition("\x1f")[0]
+
+
+def region_of(line: str) -> str:
+    return line.partition("\x1f")[2]

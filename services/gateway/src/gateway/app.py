@@ -139,6 +139,7 @@ async def run(settings: Settings, stopping: asyncio.Event) -> None:
             identity=identity,
             nodes=nodes,
             placement=placement,
+            queue=queue,
             bus=nats,
             tenants=tenants,
             members=members,

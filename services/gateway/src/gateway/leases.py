@@ -12,6 +12,8 @@ from common.errors import Unavailable
 from common.leases import Layer, granted_key, leases_key
 from common.redis import Redis
 from common.wire import Argument
+from gateway import lines
+from gateway.lines import Lines
 from gateway.placing.picking import Offer
 
 FAILURES = Counter("gateway_redis_failures", "Redis calls that failed or exceeded their budget")
@@ -185,6 +187,10 @@ class Leases:
         """Micro-dollars by budget, which include what `ids` have cost."""
         sums = [part for one in spent for part in one]
         await self._call(self._upkeep, PATIENT, "cl_record", scope, version, len(spent), *sums, *ids)
+
+    async def lines(self) -> Lines:
+        """Who waits, by line; those that are empty are left out."""
+        return lines.read(await self._call(self._upkeep, PATIENT, "cl_queue"))
 
     async def loads(self, nodes: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
         """Live requests and pending tokens of each."""

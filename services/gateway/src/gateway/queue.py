@@ -24,6 +24,7 @@ from common.routing import Node
 from gateway import limits
 from gateway.ejection import Ejection
 from gateway.leases import Leases, Turn, Verdict
+from gateway.lines import Lines
 from gateway.nodes import Nodes
 from gateway.waiter import Rules, Waiter
 
@@ -103,6 +104,10 @@ class Queue:
             if node is None:
                 self._leave(waiter)
         return node
+
+    async def lines(self) -> Lines:
+        """Of all gateways. Raises Unavailable without Redis."""
+        return await self._leases.lines()
 
     async def keep(self) -> None:
         """Tell Redis, again and again, who waits and what nodes there are."""

@@ -16,6 +16,7 @@ from gateway.members import Members
 from gateway.nodes import Nodes
 from gateway.operators import Operators
 from gateway.placement import Placement
+from gateway.queue import Queue
 from gateway.routes import account, admin, agents, deployments, docs, errors, forwarded, guards, public, schedule
 from gateway.routes.finishing import Finishing
 from gateway.routes.guards import Connection, Guards
@@ -31,6 +32,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     identity: Identity
     nodes: Nodes
     placement: Placement
+    queue: Queue
     bus: Bus
     tenants: Tenants
     members: Members
@@ -62,7 +64,7 @@ def litestar(services: Services, readiness: Readiness) -> Litestar:
             *admin.of_operators(services.operators),
             *admin.of_audit(services.journal),
             *deployments.handlers(services.bus, services.journal),
-            *schedule.handlers(services.placement),
+            *schedule.handlers(services.placement, services.queue),
             *forwarded.handlers(services.bus, services.journal),
         ],
         guards=[admins],

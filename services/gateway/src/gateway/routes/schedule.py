@@ -1,4 +1,4 @@
-"""`GET /admin/schedule/explain`: why a request goes where it goes."""
+"""`GET /admin/schedule/*`: why a request goes where it goes, and who waits."""
 
 from typing import Annotated
 from uuid import UUID
@@ -8,12 +8,14 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 
+from gateway.lines import Lines
 from gateway.placement import Placement
 from gateway.placing.explanation import Explanation
 from gateway.placing.wanted import Wanted
+from gateway.queue import Queue
 
 
-def handlers(placement: Placement) -> list[HTTPRouteHandler]:
+def handlers(placement: Placement, queue: Queue) -> list[HTTPRouteHandler]:
     @get("/schedule/explain")
     async def explain_placement(
         model: Annotated[str, Parameter(min_length=1, max_length=256)],
@@ -35,7 +37,12 @@ def handlers(placement: Placement) -> list[HTTPRouteHandler]:
         )
         return await placement.explain(model, wanted)
 
-    return [explain_placement]
+    @get("/schedule/queue")
+    async def list_waiting() -> Lines:
+        """Requests that wait for a slot, at all gateways: by model, and in it by tenant and class."""
+        return await queue.lines()
+
+    return [explain_placement, list_waiting]
 
 
 def _json(prompt: str) -> msgspec.Raw:
