@@ -160,3 +160,27 @@ async def test_an_operator_sees_who_waits(shop: Shop) -> None:
         assert line["flows"] == [{"tenant_id": shop.tenant_id, "priority": "normal", "waiting": 1}]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_higher_class_comes_sooner(shop: Shop) -> None:
+    low = f"/admin/tenants/{shop.tenant_id}"
+    other = await another_tenant(shop)
+    assert (await shop.admin("PATCH", low, {"priority": "low", "weight": 2}))["weight"] == 2
+    ended: list[str] = []
+
+    async def noted(name: str, key: str) -> Reply:
+        reply = await ask(shop, key, 3)
+        ended.append(name)
+        return reply
+
+    async with busy(shop) as free:
+        first = [asyncio.create_task(noted("low", shop.key)) for _ in range(6)]
+        await until(lambda: waiting(shop), lambda count: count == 6)
+        second = [asyncio.create_task(noted("normal", other)) for _ in range(3)]
+        await until(lambda: waiting(shop), lambda count: count == 9)
+        await free()
+        assert all(reply.finished for reply in await asyncio.gather(*first, *second))
+    assert ended[:3] == ["normal"] * 3
+    for wrong in ({"priority": "first"}, {"weight": 0}, {"weight": 1000}, {"weight": None}):
+        status, answer = await shop.call("PATCH", low, wrong, shop.stack.admin_token)
+        assert status == 400, answer

@@ -25,11 +25,12 @@ from gateway.changes import changed
 from gateway.owed import BudgetChange, Owed
 from gateway.store import api_keys, tenants
 from gateway.store import audit as log_of
-from gateway.store.tenants import BudgetOf, Environment, Limits, Reason, Tenant
+from gateway.store.tenants import BudgetOf, Environment, Limits, Priority, Reason, Tenant
 
 Name: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]+\Z", max_length=200)]
 Email: TypeAlias = Annotated[str, Meta(pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z", max_length=320)]
 Region: TypeAlias = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{0,64}\Z")]
+Weight: TypeAlias = Annotated[float, Meta(ge=0.01, le=100)]
 DEFAULT_ENVIRONMENT = "production"
 
 
@@ -48,6 +49,10 @@ class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     plan: Plan | UnsetType = UNSET
     """From this hour on, or from the first one that is not charged by another plan's prices."""
     limits: Limits | UnsetType = UNSET
+    priority: Priority | UnsetType = UNSET
+    """The class in which its requests wait where nodes are full: a higher one comes sooner."""
+    weight: Weight | UnsetType = UNSET
+    """Its share beside other tenants of that class."""
     budget: BudgetChange | UnsetType | None = UNSET
     """None removes it."""
 

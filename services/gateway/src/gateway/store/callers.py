@@ -11,7 +11,7 @@ async def find(connection: Connection, digest: bytes) -> Caller | None:
     row = await connection.fetchrow(
         """
         select k.id, k.tenant_id, k.environment_id, e.region, k.models, k.scopes, k.expires_at, t.status,
-               t.limits as tenant_limits, e.limits as environment_limits,
+               t.priority, t.weight, t.limits as tenant_limits, e.limits as environment_limits,
                k.requests_per_minute, k.tokens_per_minute, k.max_concurrency, k.budget_usd
         from gateway.api_keys k
         join gateway.tenants t on t.id = k.tenant_id
@@ -40,6 +40,8 @@ async def find(connection: Connection, digest: bytes) -> Caller | None:
         scopes=frozenset(row["scopes"]),
         expires_at=row["expires_at"],
         suspended=row["status"] == "suspended",
+        priority=row["priority"],
+        weight=row["weight"],
         limits=tuple(
             layer
             for layer, limits in zip(layers, (tenant, environment, key), strict=True)

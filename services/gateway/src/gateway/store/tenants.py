@@ -33,6 +33,9 @@ class BudgetOf(msgspec.Struct, frozen=True):
     hard: bool
 
 
+Priority: TypeAlias = Literal["high", "normal", "low"]
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     name: str
@@ -44,6 +47,10 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     suspended_for: tuple[Reason, ...] = ()
     """Suspended while there is any."""
     limits: Limits
+    priority: Priority = "normal"
+    """The class in which its requests wait where nodes are full."""
+    weight: float = 1.0
+    """Its share beside others of that class."""
     created_at: datetime
     environments: tuple[Environment, ...] = ()
 
@@ -70,8 +77,8 @@ async def read(connection: Connection, id: UUID | None = None) -> list[Tenant]:
     """All, oldest first, or the one."""
     rows = await connection.fetch(
         """
-        select t.id, t.name, t.email, t.plan, t.status, t.suspended_for, t.limits, t.created_at,
-               e.id as environment_id, e.name as environment, e.region, e.limits as environment_limits
+        select t.id, t.name, t.email, t.plan, t.status, t.suspended_for, t.limits, t.priority, t.weight,
+               t.created_at, e.id as environment_id, e.name as environment, e.region, e.limits as environment_limits
         from gateway.tenants t join gateway.environments e on e.tenant_id = t.id
         where $1::uuid is null or t.id = $1
         order by t.id, e.id
@@ -90,6 +97,8 @@ async def read(connection: Connection, id: UUID | None = None) -> list[Tenant]:
             status=rows[0]["status"],
             suspended_for=_reasons(rows[0]["status"], rows[0]["suspended_for"]),
             limits=msgspec.json.decode(rows[0]["limits"], type=Limits),
+            priority=rows[0]["priority"],
+            weight=rows[0]["weight"],
             created_at=rows[0]["created_at"],
             environments=tuple(
                 Environment(
@@ -108,7 +117,8 @@ async def read(connection: Connection, id: UUID | None = None) -> list[Tenant]:
 async def change(connection: Connection, tenant: Tenant) -> None:
     await connection.execute(
         """
-        update gateway.tenants set name = $2, email = $3, plan = $4, status = $5, limits = $6, suspended_for = $7
+        update gateway.tenants set name = $2, email = $3, plan = $4, status = $5, limits = $6, suspended_for = $7,
+            priority = $8, weight = $9
         where id = $1
         """,
         tenant.id,
@@ -118,6 +128,8 @@ async def change(connection: Connection, tenant: Tenant) -> None:
         tenant.status,
         msgspec.json.encode(tenant.limits).decode(),
         list(tenant.suspended_for),
+        tenant.priority,
+        tenant.weight,
     )
 
 
