@@ -77,6 +77,7 @@ class Poller:
                     held = await self._breakers.keep(id, vital.breaker)
                     self._registry.adopt(id, held, datetime.now(UTC))
                     stored = held.epoch
+                    vital = self._registry.vitals.get(id, vital)
                 if vital.node.state == "unhealthy":
                     pause = await self._probe(id, vital, pause)
             if vital.node.state != "unhealthy":
