@@ -357,3 +357,21 @@ def test_the_dead_gateways_request_stays_spent_until_it_is_recorded(call: Call) 
     call("cl_record", SCOPE, 2, 1, "tenant", 2, "x")
     assert call("cl_held", SCOPE) == [[0, 0]]
     assert call.admit("y", hold=("k", 8, [("tenant", 0, 10)]))[0] == "ok"
+
+
+def test_what_an_emptied_server_held_is_charged_again_once(call: Call) -> None:
+    def claim(id: str, node: str = "a") -> None:
+        limits = ("key:1", *LAYERS["key:1"])
+        money = (SCOPE, "1", 50, 1, 1, "tenant", 0, LIMITS["tenant"])
+        assert call("cl_assert", id, LONG, "{}", node, "[1]", 30, 30, 1, *limits, *money) == 1
+
+    for id, node in (("r", "a"), ("s", "b"), ("r", "a"), ("s", "a")):
+        claim(id, node)
+    assert call.rate("key:1") == (0, 0, 60), "the requests themselves began before"
+    assert call("cl_held", SCOPE) == [[100, 0]]
+    assert call("cl_load", "a", "b") == [2, 0]
+    assert call.admit("t", ("key:1",))[0] == "concurrency"
+    assert call("cl_end", "r", 10, 20, "s", 0, 0) == 2
+    assert call.rate("key:1")[2] == 0
+    assert call("cl_held", SCOPE) == [[0, 20]]
+    assert call.admit("t", ("key:1",))[0] == "ok"

@@ -9,7 +9,7 @@ the namespace is in braces so that all keys share a Redis Cluster slot. Times ar
 | `cl_take` | id, ttl, intent, *how*, line, (node, capacity, weight)… | `[node, its live requests]`; `[]`: full |
 | `cl_admit` | id, ttl, intent, *how*, line, *admission*, (node, capacity, weight)… | `[kind, which, number, …]` |
 | `cl_renew` | ttl, then (id, progress)… | ids without a lease |
-| `cl_assert` | id, ttl, intent, node, progress[, tokens] | 1 |
+| `cl_assert` | id, ttl, intent, node, progress[, tokens[, *admission*]] | 1 |
 | `cl_return` | id… | how many were held; they have used nothing |
 | `cl_end` | (id, tokens, cost)… | how many were held; they have used this |
 | `cl_reap` | limit, claim | `[[id, intent, progress, node], …]`, expired and now claimed for `claim` ms |
@@ -45,6 +45,9 @@ concurrency; 0 is no limit), scope, API key, amount, version, n, n × (budget, s
 - `requests`, `tokens`, `concurrency`: the layer numbered `which` from 1 refuses, for `number` ms from now;
 - `budget`: the amount does not fit into the budget numbered `which`; `number` > 0 is when holds may be released;
 - `full`: nothing is in the way but the nodes.
+
+`cl_assert` writes a lease that Redis has lost, for a request that runs, and charges its *admission* whatever the limits
+say, but for the request itself, which has begun before; a lease that is there keeps what it was charged.
 
 `standing` is limit, remaining and ms until all of it is there again, of the layer with the fewest requests remaining,
 then the same of tokens; limit -1 is none. A minute's allowance is a bucket that drains evenly: at once it takes the

@@ -95,7 +95,7 @@ class Inference:
         live.traceparent = traceparent
         prepared = salted(prepared, endpoint, str(caller.tenant_id))
         entry = self._admission.entry(caller, endpoint, prepared, TABLE[endpoint].billed, live.started_at)
-        live.price, live.tokens = entry.price, entry.ask.tokens
+        live.price, live.ask = entry.price, entry.ask
         self._settlement.begin(live)
         try:
             await self._attempts(live, endpoint, entry, reply, patience)

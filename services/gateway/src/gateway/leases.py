@@ -166,9 +166,11 @@ class Leases:
         )
         return [_text(id) for id in answer] if isinstance(answer, list) else []
 
-    async def claim(self, id: str, ttl_ms: int, intent: bytes, node: str, progress: bytes, tokens: int) -> None:
-        """Write a lease that Redis does not have (it lost its data, or was away when the request began)."""
-        await self._call(self._upkeep, PATIENT, "cl_assert", id, ttl_ms, intent, node, progress, tokens)
+    async def claim(self, id: str, ttl_ms: int, intent: bytes, node: str, progress: bytes, ask: Ask) -> None:
+        """Write a lease that Redis does not have (it lost its data, or was away when the request began), with all that
+        the request was let in with."""
+        lease = (id, ttl_ms, intent, node, progress, ask.tokens)
+        await self._call(self._upkeep, PATIENT, "cl_assert", *lease, *_asked(ask))
 
     async def give_back(self, id: str) -> None:
         await self._call(self._redis, PATIENT, "cl_return", id)

@@ -1,7 +1,7 @@
 """One request in flight: what is known of it so far, and the usage record it ends in."""
 
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import msgspec
@@ -11,6 +11,9 @@ from common.events import Outcome, UsageRecorded, UsageSource
 from common.leases import Progress
 from gateway.body import Endpoint
 from gateway.sse import ReplyStream, Usage
+
+if TYPE_CHECKING:
+    from gateway.leases import Ask
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -57,6 +60,7 @@ class Live:
     """Mutable on purpose: the stream writes to it, the renewal and the settlement read from it."""
 
     __slots__ = (
+        "ask",
         "attempts",
         "caller",
         "counted",
@@ -74,7 +78,6 @@ class Live:
         "started_at",
         "stream",
         "streamed",
-        "tokens",
         "traceparent",
         "usage",
     )
@@ -92,8 +95,8 @@ class Live:
         self.started_at = started_at
         self.node_id: str | None = None
         self.leased = False
-        self.tokens = 0
-        """What it may take to work on."""
+        self.ask: Ask | None = None
+        """What it was let in with, for a Redis that has lost it."""
         self.price: Price | None = None
         """What billing will charge by."""
         self.attempts = 0

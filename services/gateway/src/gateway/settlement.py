@@ -12,7 +12,7 @@ from common.bus import Bus
 from common.errors import Unavailable
 from common.events import UsageRecorded
 from gateway import prices
-from gateway.leases import Leases
+from gateway.leases import Ask, Leases
 from gateway.live import Counted, Live
 from gateway.observed import Observed
 from gateway.prices import rounded_up
@@ -148,7 +148,7 @@ class Settlement:
             live = self._live.get(id)
             if live is not None and live.node_id is not None:
                 progress = msgspec.json.encode(live.progress())
-                await self._leases.claim(id, self._ttl_ms, live.intent, live.node_id, progress, live.tokens)
+                await self._leases.claim(id, self._ttl_ms, live.intent, live.node_id, progress, live.ask or Ask())
                 live.leased = True
                 if id not in self._live:  # it ended in between
                     await self._leases.give_back(id)

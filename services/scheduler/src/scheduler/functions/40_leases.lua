@@ -80,22 +80,6 @@ local function renew(keys, args)
   return unknown
 end
 
--- id, ttl, intent, node, progress[, tokens]: a lease that is known keeps its own
-local function assert_lease(keys, args)
-  local root, id, node = root_of(keys[1]), args[1], args[4]
-  local lease = lease_key(root, id)
-  local held, packed = unpack(redis.call('HMGET', lease, 'node', 'admission'))
-  if held and held ~= node then
-    leave(root, id, held)
-  end
-  if not held then
-    redis.call('HSET', lease, 'tokens', args[6] or '0')
-  end
-  hold(root, id, node, milliseconds() + tonumber(args[2]), admission_of(packed))
-  redis.call('HSET', lease, 'intent', args[3], 'node', node, 'progress', args[5])
-  return 1
-end
-
 -- id...: ended without having used anything
 local function give_back(keys, args)
   local root, count = root_of(keys[1]), 0
@@ -133,7 +117,6 @@ local function pending(keys, args)
 end
 
 redis.register_function('cl_renew', renew)
-redis.register_function('cl_assert', assert_lease)
 -- what frees memory must work on a server that is full
 redis.register_function { function_name = 'cl_return', callback = give_back, flags = { 'allow-oom' } }
 redis.register_function { function_name = 'cl_end', callback = finish, flags = { 'allow-oom' } }

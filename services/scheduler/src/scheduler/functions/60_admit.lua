@@ -42,11 +42,11 @@ local function judge(root, ask, now)
   return rates, nil
 end
 
--- Takes all but the slot
-local function charge(root, id, ask, rates)
+-- Takes all but the slot. `running`: of a request that has been let in before, it begins no second time.
+local function charge(root, id, ask, rates, running)
   for number, layer in ipairs(ask.layers) do
     local rate = rates[number]
-    if layer.requests > 0 then
+    if layer.requests > 0 and not running then
       rate.requests = rate.requests + MINUTE
     end
     rate.reserved = rate.reserved + reservation(layer, ask.tokens)
@@ -98,4 +98,30 @@ local function admit(keys, args)
   return { 'ok', node, others, unpack(standing(ask.layers, rates)) }
 end
 
+-- id, ttl, intent, node, progress[, tokens[, what it asks]]: a lease that is known keeps its own
+local function assert_lease(keys, args)
+  local root, now, id, node = root_of(keys[1]), milliseconds(), args[1], args[4]
+  local lease = lease_key(root, id)
+  local held, packed = unpack(redis.call('HMGET', lease, 'node', 'admission'))
+  local admission = admission_of(packed)
+  if held and held ~= node then
+    leave(root, id, held)
+  end
+  if not held then
+    redis.call('HSET', lease, 'tokens', args[6] or '0')
+  end
+  if not held and not admission and args[7] then
+    local ask, rates = asked(args, 7), {}
+    for number, layer in ipairs(ask.layers) do
+      rates[number] = rate_of(root, layer, now)
+    end
+    charge(root, id, ask, rates, true)
+    admission = ask.admission
+  end
+  hold(root, id, node, now + tonumber(args[2]), admission)
+  redis.call('HSET', lease, 'intent', args[3], 'node', node, 'progress', args[5])
+  return 1
+end
+
 redis.register_function('cl_admit', admit)
+redis.register_function('cl_assert', assert_lease)
