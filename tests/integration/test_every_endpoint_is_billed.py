@@ -111,7 +111,7 @@ async def test_a_hang_up(shop: Shop, http: aiohttp.ClientSession, path: str, see
     async with http.post(path, json={"model": shop.model, "stream": True, **GENERATING[path]}) as response:
         got = 0
         try:
-            async with asyncio.timeout(1) as silence:
+            async with asyncio.timeout(5) as silence:
                 async for event in events(response):
                     got += delivered(event)
                     silence.reschedule(asyncio.get_running_loop().time() + 1)
