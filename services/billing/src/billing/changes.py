@@ -1,7 +1,8 @@
 """What a batch does to the ledger, summed for the hourly rollup and for the outbox. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from functools import reduce
 from typing import TypeAlias
 from uuid import UUID
@@ -53,6 +54,17 @@ class Sums(msgspec.Struct, frozen=True):
             self.output_tokens + other.output_tokens,
             self.cost + other.cost,
         )
+
+
+def columns(sums: Sequence[Sums]) -> tuple[list[int], list[int], list[int], list[int], list[Decimal]]:
+    """As both rollups store them: requests, input, cached and output tokens, pico-dollars."""
+    return (
+        [s.requests for s in sums],
+        [s.input_tokens for s in sums],
+        [s.cached_tokens for s in sums],
+        [s.output_tokens for s in sums],
+        [Decimal(s.cost) for s in sums],
+    )
 
 
 def total(sums: Iterable[Sums]) -> Sums:

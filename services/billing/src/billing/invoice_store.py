@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import UUID
 
 import msgspec
 
 from billing import archive_store
-from billing.changes import MonthKey, Sums
+from billing.changes import MonthKey, Sums, columns
 from billing.invoicing import Part, following
 from billing.partition import partitions_of
 from common.db import Connection
@@ -43,11 +42,7 @@ async def add_to_months(connection: Connection, differences: Mapping[MonthKey, S
             cost_picousd = sums.cost_picousd + excluded.cost_picousd
         """,
         *([key[part] for key in keys] for part in range(5)),
-        [s.requests for s in sums],
-        [s.input_tokens for s in sums],
-        [s.cached_tokens for s in sums],
-        [s.output_tokens for s in sums],
-        [Decimal(s.cost) for s in sums],
+        *columns(sums),
     )
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from billing.changes import Entry, Key, Sums
+from billing.changes import columns as sums_columns
 from billing.store import EVENT_FIELDS, entry_of
 from common.db import Connection
 
@@ -168,11 +169,7 @@ async def add_to_rollup(connection: Connection, differences: Mapping[Key, Sums])
             cost_picousd = sums.cost_picousd + excluded.cost_picousd
         """,
         *([key[part] for key in keys] for part in range(6)),
-        [s.requests for s in sums],
-        [s.input_tokens for s in sums],
-        [s.cached_tokens for s in sums],
-        [s.output_tokens for s in sums],
-        [Decimal(s.cost) for s in sums],
+        *sums_columns(sums),
     )
 
 
